@@ -39,6 +39,7 @@ pub mod blob_store;
 pub mod caps;
 pub mod change_log;
 pub mod clock;
+pub mod contract;
 pub mod error;
 pub mod frame;
 pub mod frontier;
@@ -56,6 +57,7 @@ pub use caps::{
 };
 pub use change_log::{Change, ChangeId, ChangeLog, Step, WriterId};
 pub use clock::{Clock, SystemClock, TestClock};
+pub use contract::Contract;
 pub use error::{Classify, ErrorKind, Fault, Outcome};
 pub use frame::{AlignedBlobBuf, FRAME_ALIGN, Frame, FrameHome, FramePool, PAGE_SIZE};
 pub use frontier::{Antichain, AntichainRef};

@@ -1,0 +1,53 @@
+//! The catalogue: a table for each contract, in the order of the clauses.
+//!
+//! A check's id is never used again. What a check needs beyond the contract of a store it asks of the fixture, and is
+//! ignored with a reason where the fixture cannot give it.
+
+pub(crate) mod backend;
+pub(crate) mod blob_multi;
+pub(crate) mod blob_store;
+pub(crate) mod high_volume;
+pub(crate) mod kv_client;
+pub(crate) mod stash;
+
+use larder_traits::{Classify, ErrorKind, Outcome};
+
+use crate::check::{Stop, describe};
+
+/// Fails unless the call was refused with this kind before it had any effect.
+pub(crate) fn refused<T: std::fmt::Debug>(
+    what: &str,
+    result: Result<T, impl Classify>,
+    kind: ErrorKind,
+) -> Result<(), Stop> {
+    match result {
+        Err(e) if e.kind() == kind && e.outcome() == Outcome::NotApplied => Ok(()),
+        Err(e) => Err(Stop::fail(
+            what,
+            describe(&e),
+            format!("{kind}, NotApplied"),
+        )),
+        Ok(value) => Err(Stop::fail(
+            what,
+            format!("Ok({})", crate::cx::brief(&value)),
+            format!("{kind}, NotApplied"),
+        )),
+    }
+}
+
+/// `len` bytes that are those of no other `tag`: a header, then a pattern that shifts, so that a cut, a repeated or a
+/// swapped part shows.
+pub(crate) fn pattern(tag: &str, len: usize) -> Vec<u8> {
+    let start = crate::seed::hash(tag.as_bytes()) | 1;
+    let mut state = start;
+    let mut value = Vec::with_capacity(len + 8);
+    while value.len() < len {
+        // A 64-bit LCG; the high bits are good enough to tell places apart.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(start);
+        value.extend_from_slice(&state.to_le_bytes());
+    }
+    value.truncate(len);
+    value
+}

@@ -1,0 +1,442 @@
+//! C: what is common to all contracts, asked of `Backend`; what concerns its calls serves both contracts of objects.
+
+use std::fmt::Debug;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
+use larder_traits::{
+    BackendError, Classify, Durability, ErrorKind, ExpirationPolicy, Metadata, ObjectId,
+    Outcome as Effect,
+};
+use proptest::prelude::{Rng, RngExt};
+use proptest::test_runner::TestRng;
+
+use super::objects::{chunks, far, id, id_of_len, name};
+use crate::backend::{Handle, World};
+use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
+use crate::checks::{pattern, refused};
+use crate::cx::{Cx, brief};
+use crate::fixture;
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new(
+        "C-1.1",
+        "every provoked error has a kind and an outcome that holds",
+    )
+    .kills("false NotApplied")
+    .engines(&[Engine::Fault]),
+    Check::new(
+        "C-1.2",
+        "one native error before and after the commit point",
+    )
+    .kills("outcome from native error")
+    .engines(&[Engine::Fault]),
+    Check::new("C-1.3", "error texts and conversions").level(Level::Untestable(
+        "a source rule, held by the repository's own tidy check",
+    )),
+    Check::new("C-2.1", "a place opened eight times at once is one place")
+        .kills("truncating open, private cache")
+        .run(|cx| Box::pin(c_2_1(cx))),
+    Check::new(
+        "C-2.2",
+        "of two handles one is dropped and the other goes on",
+    )
+    .kills("close destroys shared state")
+    .run(|cx| Box::pin(c_2_2(cx))),
+    Check::new("C-3.1", "random and extreme arguments to every method")
+        .kills("panic, overflow")
+        .run(|cx| Box::pin(c_3_1(cx))),
+    Check::new("C-3.2", "garbage for answers, and damaged files")
+        .kills("panic, hang")
+        .engines(&[Engine::Fault, Engine::Power]),
+    Check::new("C-4.1", "the declared bounds, and one beyond each")
+        .kills("silent cut, late check")
+        .run(|cx| Box::pin(c_4_1(cx))),
+    Check::new("C-4.2", "more calls at once than may be in flight all end")
+        .kills("deadlock")
+        .run(|cx| Box::pin(c_4_2(cx))),
+    Check::new("C-5.1", "the clock goes a year ahead, and an hour back")
+        .kills("hidden clock, underflow")
+        .level(Level::Declared)
+        .engines(&[Engine::Time]),
+    Check::new("C-6.1", "every method dropped at every await")
+        .kills("torn value, poisoned store")
+        .engines(&[Engine::Cancel]),
+    Check::new(
+        "C-6.2",
+        "more calls dropped than a pool holds, then one more",
+    )
+    .kills("leaked permit, lock")
+    .engines(&[Engine::Cancel]),
+    Check::new(
+        "C-6.3",
+        "a write that was dropped does not land after a later one",
+    )
+    .kills("false Fenced")
+    .level(Level::Declared)
+    .engines(&[Engine::Cancel]),
+    Check::new(
+        "C-6.4",
+        "one of several waiting calls is dropped, and the others end",
+    )
+    .kills("lost wake-up")
+    .engines(&[Engine::Cancel]),
+];
+
+/// The names of eight handles.
+pub(in crate::checks) const EIGHT: [&str; 8] = ["h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7"];
+
+async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {
+    let first = cx.open_as("first", "p").await?;
+    first
+        .put(&name("before"), &Metadata::new(), "before")
+        .await?;
+    let eight = try_join_all(EIGHT.map(|handle| cx.open_as(handle, "p"))).await?;
+    shared_place(cx, &first, &eight).await
+}
+
+/// C-2.1, for handles that were opened at once, after `first` had put an object named `before`.
+pub(in crate::checks) async fn shared_place<W: fixture::World + ?Sized>(
+    cx: &Cx<W>,
+    first: &Handle,
+    eight: &[Handle],
+) -> Outcome {
+    for (nth, handle) in eight.iter().enumerate() {
+        let id = name(&format!("of-{nth}"));
+        handle
+            .put(&id, &Metadata::new(), format!("written by {nth}"))
+            .await?;
+    }
+    for reader in eight.iter().chain([first]) {
+        let found = reader
+            .get(&name("before"))
+            .await?
+            .map(|object| object.payload);
+        let expected = Some(Bytes::from_static(b"before"));
+        cx.eq("what was there before eight opens", &found, &expected)?;
+        for nth in 0..eight.len() {
+            let found = reader.get(&name(&format!("of-{nth}"))).await?;
+            let expected = Some(Bytes::from(format!("written by {nth}")));
+            let what = format!("what handle {nth} of eight wrote");
+            cx.eq(what, &found.map(|object| object.payload), &expected)?;
+        }
+    }
+    // Each has read everything by now; a change must reach them all the same.
+    for (nth, handle) in eight.iter().enumerate() {
+        let id = name("changing");
+        handle
+            .put(&id, &Metadata::new(), format!("change {nth}"))
+            .await?;
+        for reader in eight {
+            let found = reader.get(&id).await?.map(|object| object.payload);
+            let expected = Some(Bytes::from(format!("change {nth}")));
+            cx.eq("an object that another handle changed", &found, &expected)?;
+        }
+        handle.delete(&name(&format!("of-{nth}"))).await?;
+        let head = eight[(nth + 3) % eight.len()]
+            .metadata(&name(&format!("of-{nth}")))
+            .await?;
+        cx.eq("an object that another handle deleted", &head, &None)?;
+    }
+    Ok(())
+}
+
+async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let payload = |handle: &Handle, key: &str| {
+        let (handle, id) = (handle.clone(), name(key));
+        async move { Ok::<_, Stop>(handle.get(&id).await?.map(|object| object.payload)) }
+    };
+    a.put(&name("by-a"), &Metadata::new(), "a").await?;
+    b.put(&name("by-b"), &Metadata::new(), "b").await?;
+    drop(a);
+    let (by_a, by_b) = (
+        Some(Bytes::from_static(b"a")),
+        Some(Bytes::from_static(b"b")),
+    );
+    cx.eq(
+        "what a dropped handle wrote",
+        &payload(&b, "by-a").await?,
+        &by_a,
+    )?;
+    b.put(&name("later"), &Metadata::new(), "b").await?;
+    let c = cx.open_as("c", "p").await?;
+    for (key, expected) in [("by-a", &by_a), ("by-b", &by_b), ("later", &by_b)] {
+        let what = format!("{key} through a handle opened after another was dropped");
+        cx.eq(what, &payload(&c, key).await?, expected)?;
+    }
+    drop(c);
+    b.delete(&name("later")).await?;
+    cx.eq(
+        "by-b through the handle that stayed",
+        &payload(&b, "by-b").await?,
+        &by_b,
+    )?;
+    if cx.caps.durability >= Durability::Process {
+        drop(b);
+        let d = cx.open_as("d", "p").await?;
+        for (key, expected) in [("by-a", &by_a), ("by-b", &by_b), ("later", &None)] {
+            let what = format!("{key} through a handle opened after all were dropped");
+            cx.eq(what, &payload(&d, key).await?, expected)?;
+        }
+    }
+    Ok(())
+}
+
+/// A random id: mostly of odd characters, at times empty or far too long.
+pub(in crate::checks) fn random_id(rng: &mut TestRng) -> ObjectId {
+    let scopes: Vec<(String, String)> = (0..rng.next_u32() % 4)
+        .map(|_| (random_text(rng), random_text(rng)))
+        .collect();
+    let scopes: Vec<(&str, &str)> = scopes.iter().map(|(n, v)| (&**n, &**v)).collect();
+    id(&random_text(rng), &scopes, &random_text(rng))
+}
+
+fn random_text(rng: &mut TestRng) -> String {
+    const ODD: [char; 16] = [
+        '\0',
+        '/',
+        '\\',
+        '.',
+        '%',
+        ';',
+        '=',
+        ' ',
+        '\n',
+        '\'',
+        '"',
+        'a',
+        'Z',
+        '\u{e9}',
+        '\u{fffd}',
+        '\u{10ffff}',
+    ];
+    let len = [0, 1, 2, 5, 17, 300, 3_000][usize::from(rng.next_u32().to_le_bytes()[0] % 7)];
+    (0..len)
+        .map(|_| ODD[usize::from(rng.next_u32().to_le_bytes()[0] % 16)])
+        .collect()
+}
+
+/// Random metadata: times and spans from one end of their range to the other.
+pub(in crate::checks) fn random_metadata(rng: &mut TestRng) -> Metadata {
+    let spans = [
+        Duration::ZERO,
+        Duration::from_nanos(1),
+        Duration::from_millis(u64::from(rng.next_u32())),
+        Duration::from_secs(u64::from(u32::MAX) + 1),
+        Duration::from_millis(i64::MAX.unsigned_abs()),
+        Duration::MAX,
+    ];
+    let span = spans[usize::from(rng.next_u32().to_le_bytes()[0] % 6)];
+    let mut time = || match rng.next_u32() % 4 {
+        0 => None,
+        1 => SystemTime::UNIX_EPOCH.checked_add(span),
+        2 => SystemTime::UNIX_EPOCH.checked_sub(span),
+        _ => Some(far()),
+    };
+    let (created, expires) = (time(), time());
+    let mut metadata = match rng.next_u32() % 3 {
+        0 => Metadata::new(),
+        1 => Metadata::with_policy(ExpirationPolicy::TimeToLive(span)),
+        _ => Metadata::with_policy(ExpirationPolicy::TimeToIdle(span)),
+    };
+    (metadata.time_created, metadata.time_expires) = (created, expires);
+    metadata.size = rng.next_u32().is_multiple_of(2).then(|| rng.next_u64());
+    metadata.content_type = Some(random_text(rng));
+    metadata.filename = Some(random_text(rng));
+    metadata.custom.insert(random_text(rng), random_text(rng));
+    metadata
+}
+
+/// An extreme call may be answered either way, but not with an error that says the wrong thing.
+pub(in crate::checks) fn classified<T: Debug>(
+    what: &str,
+    result: &Result<T, BackendError>,
+    is_read: bool,
+) -> Outcome {
+    let Err(e) = result else { return Ok(()) };
+    let certain = is_read || e.kind() == ErrorKind::InvalidInput;
+    if certain && e.outcome() != Effect::NotApplied {
+        return Err(Stop::fail(what, describe(e), "NotApplied"));
+    }
+    Ok(())
+}
+
+async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    extremes(cx, &a, &b).await
+}
+
+/// C-3.1, the plain calls.
+pub(in crate::checks) async fn extremes<W: fixture::World + ?Sized>(
+    cx: &Cx<W>,
+    a: &Handle,
+    b: &Handle,
+) -> Outcome {
+    let mut rng = cx.rng();
+    let witness = name("witness");
+    a.put(&witness, &Metadata::new(), "intact").await?;
+    let expected = b.get(&witness).await?;
+    for _ in 0..60 {
+        let (id, metadata) = (random_id(&mut rng), random_metadata(&mut rng));
+        let payload = Bytes::from(pattern("extreme", rng.random_range(0..3_000)));
+        let pieces = match rng.next_u32() % 3 {
+            0 => vec![payload],
+            1 => Vec::new(),
+            _ => chunks(&payload, 7, true),
+        };
+        // Straight to the store: the log would be full of noise.
+        let store = a.store();
+        let shown = brief(&id);
+        let stream = crate::backend::client_stream(pieces);
+        let put = store.put_object(&id, &metadata, stream).await;
+        classified(&format!("put_object({shown})"), &put, false)?;
+        let head = store.get_metadata(&id).await;
+        classified(&format!("get_metadata({shown})"), &head, true)?;
+        match store.get_object(&id).await {
+            Ok(Some((_, stream))) => {
+                let body = crate::backend::collect(stream).await;
+                classified(&format!("the body of {shown}"), &body, true)?;
+            }
+            Ok(None) => {}
+            Err(e) => classified::<()>(&format!("get_object({shown})"), &Err(e), true)?,
+        }
+        let delete = store.delete_object(&id).await;
+        classified(&format!("delete_object({shown})"), &delete, false)?;
+        store.join().await;
+        let what = format!("another object after extreme calls on {shown}");
+        cx.eq(what, &b.get(&witness).await?, &expected)?;
+    }
+    Ok(())
+}
+
+async fn c_4_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    bounds(cx, &a, &b).await
+}
+
+/// C-4.1, the plain calls. A payload bound beyond what the profile writes is left alone.
+pub(in crate::checks) async fn bounds<W: fixture::World + ?Sized>(
+    cx: &Cx<W>,
+    a: &Handle,
+    b: &Handle,
+) -> Outcome {
+    let caps = cx.caps.high_volume;
+    let none = Metadata::new();
+    let id_max = caps.id_len_bytes_max;
+    for escaped in [false, true] {
+        let (most, beyond) = (id_of_len(id_max, escaped), id_of_len(id_max + 1, escaped));
+        a.put(&most, &none, "most").await?;
+        let found = b.get(&most).await?.map(|object| object.payload);
+        let expected = Some(Bytes::from_static(b"most"));
+        cx.eq(format!("an id of {id_max} B"), &found, &expected)?;
+        let result = a.try_put(&beyond, &none, vec!["beyond".into()]).await;
+        refused(
+            "a put under an id beyond the bound",
+            result,
+            ErrorKind::InvalidInput,
+        )?;
+        // A read may say so too, or that there is nothing.
+        if let Ok(Some(object)) = b.try_get(&beyond).await {
+            return Err(Stop::fail(
+                "an id beyond the bound",
+                brief(&object),
+                "nothing there",
+            ));
+        }
+        let found = b.get(&most).await?.map(|object| object.payload);
+        cx.eq("an id at the bound, after one beyond it", &found, &expected)?;
+    }
+    let Some(max) = payload_max(cx) else {
+        return Ok(());
+    };
+    let most = Bytes::from(pattern("most", max));
+    let beyond = Bytes::from(pattern("beyond", max + 1));
+    let id = name("payload");
+    a.put_chunks(&id, &none, chunks(&most, 60_000, false))
+        .await?;
+    let old = b.get(&id).await?;
+    let whole = old.as_ref().is_some_and(|object| object.payload == most);
+    cx.require(
+        whole,
+        format!("a payload of {max} B"),
+        brief(&old),
+        "all of it",
+    )?;
+    let ways = [
+        vec![beyond.clone()],
+        chunks(&beyond, 60_000, false),
+        vec![most.clone(), Bytes::new(), beyond.slice(max..)],
+    ];
+    for pieces in ways {
+        for target in [&id, &name("absent")] {
+            let what = format!("a payload of {} B in {} pieces", max + 1, pieces.len());
+            let result = a.try_put(target, &none, pieces.clone()).await;
+            refused(&what, result, ErrorKind::InvalidInput)?;
+            let expected = if *target == id { &old } else { &None };
+            cx.eq(
+                format!("what was there, after {what}"),
+                &b.get(target).await?,
+                expected,
+            )?;
+        }
+    }
+    a.put(&id, &none, most.clone()).await?;
+    cx.eq(
+        "a payload at the bound in one piece",
+        &b.get(&id).await?.map(|o| o.payload),
+        &Some(most),
+    )
+}
+
+/// The declared bound of payloads, if it is within what the profile writes.
+pub(in crate::checks) fn payload_max<W: fixture::World + ?Sized>(cx: &Cx<W>) -> Option<usize> {
+    let max = usize::try_from(cx.caps.high_volume.payload_len_bytes_max).ok()?;
+    (max <= cx.profile.value_len_bytes_max()).then_some(max)
+}
+
+async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    crowd(cx, &a, &b).await
+}
+
+/// C-4.2, the plain calls.
+pub(in crate::checks) async fn crowd<W: fixture::World + ?Sized>(
+    cx: &Cx<W>,
+    a: &Handle,
+    b: &Handle,
+) -> Outcome {
+    let calls = cx.caps.in_flight_max.unwrap_or(64) + 50;
+    let id = |nth: usize| name(&format!("{}", nth % 7));
+    let all = join_all((0..calls).map(|nth| async move {
+        match nth % 4 {
+            0 => a.try_get(&id(nth)).await.map(drop),
+            1 => a.try_metadata(&id(nth)).await.map(drop),
+            2 => {
+                let pieces = vec![Bytes::from(pattern("crowd", nth)), Bytes::new()];
+                a.try_put(&id(nth), &Metadata::new(), pieces).await
+            }
+            _ => a.try_delete(&id(nth)).await,
+        }
+    }));
+    let bound = Duration::from_secs(40);
+    for result in cx
+        .within(bound, format!("{calls} calls at once"), all)
+        .await?
+    {
+        match result {
+            Err(e) if (e.kind(), e.outcome()) != (ErrorKind::Timeout, Effect::NotApplied) => {
+                return Err(Stop::error(format!("one of {calls} calls at once"), &e));
+            }
+            _ => {}
+        }
+    }
+    a.put(&id(0), &Metadata::new(), "after").await?;
+    let found = b.get(&id(0)).await?.map(|object| object.payload);
+    cx.eq(
+        "an object put after the crowd",
+        &found,
+        &Some(Bytes::from_static(b"after")),
+    )
+}

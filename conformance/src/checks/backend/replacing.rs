@@ -1,0 +1,225 @@
+//! BK-1: an object is replaced as a whole or not at all.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use larder_traits::{
+    BackendError, Classify, ClientError, ClientStream, Metadata, Outcome as Effect,
+};
+use tokio::sync::Notify;
+
+use super::objects::{chunks, far, len_max, name};
+use crate::backend::{Handle, Object, World, collect};
+use crate::check::{Check, Engine, Outcome, Stop, describe};
+use crate::checks::pattern;
+use crate::cx::{Cx, brief};
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new(
+        "BK-1.1",
+        "puts, gets and deletes of one object at once, and a kill inside",
+    )
+    .kills("torn object")
+    .engines(&[Engine::Lin, Engine::Kill]),
+    Check::new(
+        "BK-1.2",
+        "a put whose stream fails or whose future is dropped half-way leaves the old object",
+    )
+    .kills("partial object")
+    .run(|cx| Box::pin(bk_1_2(cx))),
+    Check::new(
+        "BK-1.3",
+        "a get that streams while a put replaces is of one object",
+    )
+    .kills("mixture")
+    .engines(&[Engine::Lin, Engine::Kill]),
+    Check::new(
+        "BK-1.4",
+        "a get that was begun before a put or a delete ends as the old object or in an error",
+    )
+    .kills("mixture, a short body")
+    .run(|cx| Box::pin(bk_1_4(cx))),
+];
+
+/// The error of a caller's own stream, told from others by its number.
+#[derive(Debug, PartialEq, Eq)]
+struct Broken(usize);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the caller's stream broke, number {}", self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// How a put comes to a bad end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Error,
+    Drop,
+}
+
+fn metadata(of: &str) -> Metadata {
+    let mut metadata = Metadata::new();
+    metadata.time_created = Some(far());
+    metadata.custom.insert("of".into(), of.into());
+    metadata
+}
+
+fn object(of: &str, payload: &Bytes) -> Object {
+    let mut metadata = metadata(of);
+    metadata.size = u64::try_from(payload.len()).ok();
+    Object {
+        metadata,
+        payload: payload.clone(),
+    }
+}
+
+async fn bk_1_2(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let max = len_max(&cx.caps, cx.profile);
+    let mut seen = Vec::new();
+    let mut number = 0;
+    for old_len in [None, Some(0), Some(3_000)] {
+        let old = old_len.map(|len| Bytes::from(pattern("old", max.min(len))));
+        for before in [0, 1, 70_000, 600_000] {
+            for end in [End::Error, End::Drop] {
+                number += 1;
+                let id = name(&format!("broken-{number}"));
+                if let Some(old) = &old {
+                    a.put(&id, &metadata("old"), old.clone()).await?;
+                }
+                let new = Bytes::from(pattern("new", max.min(before)));
+                let pieces = chunks(&new, 16_384, false);
+                let what = format!("a put over {old_len:?} B, {end:?} after {} B", new.len());
+                match end {
+                    End::Error => fail_half_way(cx, &a, &id, pieces, number).await?,
+                    End::Drop => drop_half_way(&a, &id, pieces).await?,
+                }
+                let expected = old.as_ref().map(|old| object("old", old));
+                cx.eq(
+                    format!("the object after {what}"),
+                    &b.get(&id).await?,
+                    &expected,
+                )?;
+                seen.push((id, what, expected));
+            }
+        }
+    }
+    // What a dropped call left running has come to its end by now, and must not have landed.
+    cx.settle().await;
+    for (id, what, expected) in seen {
+        let what = format!("the object some time after {what}");
+        cx.eq(what, &b.get(&id).await?, &expected)?;
+        let again = Bytes::from(pattern("again", max.min(500)));
+        let metadata = metadata("again");
+        let put = b.put(&id, &metadata, again.clone());
+        cx.within(Duration::from_secs(10), "a put after a broken one", put)
+            .await??;
+        let expected = Some(object("again", &again));
+        cx.eq("a put after a broken one", &a.get(&id).await?, &expected)?;
+    }
+    Ok(())
+}
+
+async fn fail_half_way(
+    cx: &Cx<dyn World>,
+    a: &Handle,
+    id: &larder_traits::ObjectId,
+    pieces: Vec<Bytes>,
+    number: usize,
+) -> Outcome {
+    let what = "put_object of a stream that fails";
+    let expected = format!("the caller's own error, number {number}");
+    let items = pieces
+        .into_iter()
+        .map(Ok)
+        .chain([Err(ClientError::new(Broken(number)))])
+        // A store that goes on after the error would find an end that looks like success.
+        .chain([Ok(Bytes::from_static(b"after the error"))]);
+    let stream: ClientStream = stream::iter(items.collect::<Vec<_>>()).boxed();
+    let result = a
+        .try_put_stream(id, &metadata("new"), "a stream that fails", stream)
+        .await;
+    match result {
+        Err(BackendError::Client(e)) => {
+            let inner = e.into_inner();
+            let ours = inner.downcast_ref::<Broken>() == Some(&Broken(number));
+            cx.require(ours, what, brief(&inner), expected)
+        }
+        Err(e) => Err(Stop::fail(what, describe(&e), expected)),
+        Ok(()) => Err(Stop::fail(what, "Ok", expected)),
+    }
+}
+
+async fn drop_half_way(a: &Handle, id: &larder_traits::ObjectId, pieces: Vec<Bytes>) -> Outcome {
+    let reached = Arc::new(Notify::new());
+    let end = Arc::clone(&reached);
+    let waits = stream::once(async move {
+        end.notify_one();
+        std::future::pending().await
+    });
+    let stream = stream::iter(pieces.into_iter().map(Ok))
+        .chain(waits)
+        .boxed();
+    let new = metadata("new");
+    tokio::select! {
+        result = a.try_put_stream(id, &new, "a stream without an end", stream) => {
+            let observed = result.map_or_else(|e| describe(&e), |()| "Ok".into());
+            Err(Stop::fail("put_object of a stream without an end", observed, "no answer"))
+        }
+        () = reached.notified() => Ok(()),
+        // A store may ask for no more than it has room for; then this is half-way enough.
+        () = tokio::time::sleep(Duration::from_secs(2)) => Ok(()),
+    }
+}
+
+async fn bk_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let max = len_max(&cx.caps, cx.profile);
+    for (round, new_len) in [None, Some(0), Some(1_000_003), Some(1_500_000)]
+        .into_iter()
+        .enumerate()
+    {
+        let id = name(&format!("read-{round}"));
+        let old = Bytes::from(pattern("old", max.min(1_000_003)));
+        a.put_chunks(&id, &metadata("old"), chunks(&old, 65_536, false))
+            .await?;
+        let opened = a.store().get_object(&id).await;
+        let Some((found, mut stream)) =
+            opened.map_err(|e| Stop::error(format!("get_object({id})"), &e))?
+        else {
+            return Err(Stop::fail("get_object of an object", "None", "the object"));
+        };
+        let first = stream.next().await;
+        match new_len {
+            Some(len) => {
+                let new = pattern("new", max.min(len));
+                b.put(&id, &metadata("new"), new).await?;
+            }
+            None => b.delete(&id).await?,
+        }
+        let rest = stream::iter(first).chain(stream).boxed();
+        match collect(rest).await {
+            Ok(payload) => {
+                let observed = Object {
+                    metadata: found,
+                    payload,
+                };
+                let what = format!("a get that was begun before the object became {new_len:?} B");
+                cx.eq(what, &observed, &object("old", &old))?;
+            }
+            Err(e) => cx.require(
+                e.outcome() == Effect::NotApplied,
+                "the error of a get whose object was replaced",
+                describe(&e),
+                "NotApplied, as of every read",
+            )?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! BS-1 to BS-5: frames, whole, and gone when they are deleted.
+
+use larder_traits::{AlignedBlobBuf, BlobGuid, PAGE_SIZE};
+use proptest::prelude::*;
+
+use super::content::{Content, filled, frame, own_frame};
+use super::{durable, guid};
+use crate::blob_store::{Batch, Handle, World};
+use crate::check::{Check, Engine, Outcome, Stop};
+use crate::cx::Cx;
+use crate::profile::Profile;
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new(
+        "BS-1.1",
+        "patterned and uniform frames fill a used buffer to its last byte, zeros included",
+    )
+    .kills("zero = absent, short fill, buffer kept instead of copied")
+    .run(|cx| Box::pin(bs_1_1(cx))),
+    Check::new(
+        "BS-1.2",
+        "names of all kinds, some hundreds, or 10^4 beyond quick, 128 of them at a time",
+    )
+    .kills("guid mapping")
+    .run(|cx| Box::pin(bs_1_2(cx))),
+    Check::new(
+        "BS-2.1",
+        "readers of a frame that is rewritten see one number in every sector",
+    )
+    .kills("torn frame")
+    .engines(&[Engine::Lin]),
+    Check::new("BS-2.2", "each blob is a register, flushed or not")
+        .kills("write-behind")
+        .engines(&[Engine::Lin]),
+    Check::new(
+        "BS-2.3",
+        "reads of one blob while others are written, deleted and flushed",
+    )
+    .kills("foreign bytes")
+    .engines(&[Engine::Lin]),
+    Check::new(
+        "BS-2.4",
+        "unflushed writes and deletes show at once to other handles and threads, and change no other blob",
+    )
+    .kills("write-behind, foreign bytes in reused space")
+    .run(|cx| Box::pin(bs_2_4(cx))),
+    Check::new("BS-3.1", "writes, deletes, a flush, a power cut: all there")
+        .kills("missing sync")
+        .engines(&[Engine::Power]),
+    Check::new(
+        "BS-3.2",
+        "flushes at once against writers, and a cut: each covers what had returned before it",
+    )
+    .kills("shared flush")
+    .engines(&[Engine::Lin, Engine::Power]),
+    Check::new(
+        "BS-3.3",
+        "after a flush and the end of every handle, writes and deletes are found at the next open",
+    )
+    .kills("flush that does nothing, state of the handle only")
+    .gate(durable)
+    .run(|cx| Box::pin(bs_3_3(cx))),
+    Check::new(
+        "BS-4.1",
+        "a blob never written or deleted is NotFound for a read",
+    )
+    .kills("Ok(zeros)")
+    .run(|cx| Box::pin(bs_4_1(cx))),
+    Check::new(
+        "BS-5.1",
+        "delete of an absent blob; deleted and written again is the new frame",
+    )
+    .kills("tombstone wins")
+    .run(|cx| Box::pin(bs_5_1(cx))),
+    Check::new(
+        "BS-5.2",
+        "a delete before a cut: absent if flushed, else absent or whole",
+    )
+    .kills("resurrection")
+    .engines(&[Engine::Power]),
+];
+
+async fn bs_1_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let mut last_byte = filled(0);
+    last_byte[PAGE_SIZE - 1] = 1;
+    let mut first_byte = filled(0);
+    first_byte[0] = 1;
+    let mut last_half = filled(0);
+    last_half[PAGE_SIZE / 2..].fill(0x5a);
+    let kinds = [
+        frame(1),
+        filled(0),
+        frame(2),
+        filled(0xaa),
+        filled(0xff),
+        last_byte,
+        first_byte,
+        last_half,
+        frame(u64::MAX),
+        frame(0),
+        filled(0),
+    ];
+    // Over each other in one blob, and each in one of its own; read into buffers that hold something else.
+    for (at, src) in (1_u128..).zip(&kinds) {
+        for name in [guid(0), guid(at)] {
+            let mut given = src.clone();
+            a.write_buf(name, &given)?;
+            // The caller's buffer is the caller's again.
+            given.fill(0x33);
+            for before in [0xaa, 0x00, 0x55] {
+                let mut dst = b.store().alloc_blob_buf_uninit();
+                dst.fill(before);
+                whole(cx, &b, name, &mut dst, src)?;
+            }
+        }
+    }
+    a.flush()?;
+    let mut dst = frame(3);
+    for (at, src) in (1_u128..).zip(&kinds) {
+        whole(cx, &b, guid(at), &mut dst, src)?;
+    }
+    Ok(())
+}
+
+fn whole(
+    cx: &Cx<dyn World>,
+    reader: &Handle,
+    name: BlobGuid,
+    dst: &mut AlignedBlobBuf,
+    expected: &[u8],
+) -> Outcome {
+    let result = reader.try_read_into(name, dst);
+    result.map_err(|e| Stop::error(format!("read_blob({name})"), &e))?;
+    let differs = dst
+        .iter()
+        .zip(expected)
+        .position(|(seen, expected)| seen != expected);
+    let observed = differs.map(|at| format!("{}, other from byte {at} on", Content::of(dst)));
+    cx.require(
+        differs.is_none(),
+        format!("read_blob({name})"),
+        observed.unwrap_or_default(),
+        Content::of(expected).to_string(),
+    )
+}
+
+/// How many blobs there are at one time: 64 MiB of frames.
+const AT_ONCE: usize = 128;
+
+async fn bs_1_2(cx: &Cx<dyn World>) -> Outcome {
+    let bits = || (0..128).map(|bit| 1_u128 << bit);
+    // Names that differ where a mapping may not look: one bit from none and from all, in sequence, in one half only,
+    // with halves or bytes the other way round.
+    let mut kinds: Vec<Vec<u128>> = vec![
+        [0].into_iter().chain(bits()).collect(),
+        [u128::MAX]
+            .into_iter()
+            .chain(bits().map(|bit| !bit))
+            .collect(),
+        (0..64).chain((0..64).map(|n| u128::MAX / 2 - n)).collect(),
+        (1..16_u128)
+            .flat_map(|n| {
+                let odd = n * 0x0123_4567_89ab_cdef;
+                [
+                    n << 64,
+                    odd,
+                    odd << 64,
+                    (odd << 64) | odd,
+                    (n << 64) | (1 << 63),
+                    odd.swap_bytes(),
+                ]
+            })
+            .collect(),
+    ];
+    let mut rng = cx.rng();
+    let random_batches = if cx.profile == Profile::Quick { 1 } else { 75 };
+    kinds.extend((0..random_batches).map(|_| (0..AT_ONCE).map(|_| rng.random()).collect()));
+    let (a, b) = cx.open_two("p").await?;
+    let mut tag = 0;
+    for mut names in kinds {
+        names.sort_unstable();
+        names.dedup();
+        for part in names.chunks(AT_ONCE) {
+            let sorted: Vec<BlobGuid> = part.iter().copied().map(guid).collect();
+            for (name, tag) in sorted.iter().zip(tag..) {
+                a.write(*name, tag)?;
+            }
+            cx.eq("list_blobs()", &b.list()?, &sorted)?;
+            for (name, tag) in sorted.iter().zip(tag..) {
+                b.expect("one of many names", *name, Some(tag))?;
+            }
+            tag += 1_000;
+            // Every other one goes first, so that a delete under a wrong name shows.
+            for name in sorted.iter().step_by(2) {
+                a.delete(*name)?;
+            }
+            let left: Vec<BlobGuid> = sorted.iter().copied().skip(1).step_by(2).collect();
+            cx.eq("list_blobs() after deletes", &b.list()?, &left)?;
+            for name in left {
+                a.delete(name)?;
+            }
+        }
+    }
+    cx.eq("list_blobs() after all deletes", &b.list()?, &Vec::new())
+}
+
+async fn bs_2_4(cx: &Cx<dyn World>) -> Outcome {
+    const BLOBS: u64 = 6;
+    let (a, b) = cx.open_two("p").await?;
+    let mut holds: Vec<Option<u64>> = vec![None; 6];
+    let mut rng = cx.rng();
+    for tag in 1..=48_u64 {
+        // Space that one blob gave up is taken by another, with a flush now and then between the two.
+        let at = rng.random_range(0..BLOBS);
+        let hold = &mut holds[usize::try_from(at).expect("a few blobs")];
+        match rng.random_range(0..4) {
+            0 => {
+                a.delete(guid(at.into()))?;
+                *hold = None;
+            }
+            1 => {
+                a.flush()?;
+                a.write(guid(at.into()), tag)?;
+                *hold = Some(tag);
+            }
+            _ => {
+                a.write(guid(at.into()), tag)?;
+                *hold = Some(tag);
+            }
+        }
+        let (reader, expected) = (b.named("thread"), holds.clone());
+        let on_a_thread = tokio::task::spawn_blocking(move || shown(&reader, &expected));
+        shown(&b, &holds)?;
+        let on_a_thread = on_a_thread.await;
+        on_a_thread.map_err(|e| Stop::fail("a read on a thread", e.to_string(), "no panic"))??;
+    }
+    shown(&a, &holds)
+}
+
+fn shown(reader: &Handle, holds: &[Option<u64>]) -> Outcome {
+    for (at, tag) in (0_u128..).zip(holds) {
+        reader.expect("before any flush", guid(at), *tag)?;
+    }
+    Ok(())
+}
+
+async fn bs_3_3(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    for at in 0..6 {
+        a.write(guid(at.into()), at)?;
+    }
+    a.flush()?;
+    (a, b) = cx.reopen("p", [a, b]).await?;
+    // Now over what was found: overwrites, deletes, a blob deleted and written, a new one, and a batch.
+    b.write(guid(0), 100)?;
+    b.delete(guid(1))?;
+    b.delete(guid(2))?;
+    a.write(guid(2), 102)?;
+    a.write(guid(9), 109)?;
+    let (last, new) = (frame(103), own_frame(&**a.store(), 110));
+    a.write_all(Batch::DataSync, &[(guid(3), &last), (guid(10), &new)])?;
+    a.flush()?;
+    drop((last, new));
+    // Twice: what is found must still be there when it was only looked at.
+    for _ in 0..2 {
+        (a, b) = cx.reopen("p", [a, b]).await?;
+        let found = [
+            (0, Some(100)),
+            (1, None),
+            (2, Some(102)),
+            (3, Some(103)),
+            (4, Some(4)),
+            (5, Some(5)),
+            (9, Some(109)),
+            (10, Some(110)),
+        ];
+        for (at, tag) in found {
+            b.expect("after a flush and an open", guid(at), tag)?;
+        }
+        let names: Vec<BlobGuid> = [0, 2, 3, 4, 5, 9, 10].into_iter().map(guid).collect();
+        cx.eq("list_blobs() after a flush and an open", &a.list()?, &names)?;
+    }
+    Ok(())
+}
+
+async fn bs_4_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let names = [0, 1, 2, 3, 1 << 64, 1 << 127, u128::MAX].map(guid);
+    for name in names {
+        a.expect("in an empty place", name, None)?;
+    }
+    a.write(guid(2), 2)?;
+    a.write_buf(guid(3), &filled(0))?;
+    let absent = names
+        .into_iter()
+        .filter(|name| ![guid(2), guid(3)].contains(name));
+    for name in absent {
+        b.expect("beside blobs that are there", name, None)?;
+    }
+    a.flush()?;
+    for name in [guid(2), guid(3)] {
+        b.delete(name)?;
+        a.expect("a deleted blob", name, None)?;
+        b.flush()?;
+        a.expect("a deleted blob after a flush", name, None)?;
+        // Asking for it does not make it.
+        cx.eq(format!("has_blob({name})"), &b.has(name)?, &false)?;
+    }
+    cx.eq("list_blobs()", &b.list()?, &Vec::new())
+}
+
+async fn bs_5_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    a.delete(guid(1))?;
+    a.delete(guid(1))?;
+    b.expect("deleted and never written", guid(1), None)?;
+    let mut tag = 10;
+    // With a flush after the write, after the delete, after both, after none.
+    for flushes in [[false, false], [true, false], [false, true], [true, true]] {
+        a.write(guid(1), tag)?;
+        a.write(guid(2), tag + 1)?;
+        b.expect("written after a delete", guid(1), Some(tag))?;
+        if flushes[0] {
+            a.flush()?;
+        }
+        b.delete(guid(1))?;
+        b.delete(guid(1))?;
+        a.expect("deleted", guid(1), None)?;
+        if flushes[1] {
+            b.flush()?;
+        }
+        a.expect("deleted", guid(1), None)?;
+        a.expect("beside a deleted one", guid(2), Some(tag + 1))?;
+        a.write(guid(1), tag + 2)?;
+        b.expect("deleted and written again", guid(1), Some(tag + 2))?;
+        a.flush()?;
+        b.expect("deleted, written again and flushed", guid(1), Some(tag + 2))?;
+        cx.eq("list_blobs()", &b.list()?, &vec![guid(1), guid(2)])?;
+        a.delete(guid(1))?;
+        tag += 10;
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! HV-7: calls on one row at once.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use larder_traits::{ExpirationPolicy, Metadata, ObjectId, TieredWrite, Tombstone};
+use tokio::sync::Barrier;
+
+use crate::check::{Check, Engine, Outcome, Stop};
+use crate::checks::backend::objects::name;
+use crate::cx::Cx;
+use crate::high_volume::{Handle, World};
+use crate::model::high_volume::Row;
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new("HV-7.1", "swaps to unique targets among puts and deletes")
+        .kills("check, then write")
+        .engines(&[Engine::Lin]),
+    Check::new(
+        "HV-7.2",
+        "of eight who want a row at once, each for a target of its own, one wins",
+    )
+    .kills("both win")
+    .run(|cx| Box::pin(hv_7_2(cx))),
+    Check::new(
+        "HV-7.3",
+        "put_non_tombstone against swaps overwrites no redirect",
+    )
+    .kills("blind put")
+    .engines(&[Engine::Lin]),
+];
+
+const RIVALS: usize = 8;
+const ROUNDS: usize = 40;
+
+/// What lies in the row before the race.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Absent,
+    Inline,
+    Redirect,
+}
+
+async fn hv_7_2(cx: &Cx<dyn World>) -> Outcome {
+    let mut handles = Vec::new();
+    for _ in 0..RIVALS / 2 {
+        let (a, b) = cx.open_two("p").await?;
+        handles.extend([a, b]);
+    }
+    for round in 0..ROUNDS {
+        let start = [Start::Absent, Start::Inline, Start::Redirect][round % 3];
+        let id = name(&format!("row-{round}"));
+        let old = name(&format!("old-{round}"));
+        match start {
+            Start::Absent => {}
+            Start::Inline => handles[0].put(&id, &Metadata::new(), "inline").await?,
+            Start::Redirect => {
+                let write = Tombstone::new(old.clone(), ExpirationPolicy::Manual);
+                let won = handles[0]
+                    .swap(&id, None, TieredWrite::Tombstone(write))
+                    .await?;
+                cx.eq("a redirect in an absent row", &won, &true)?;
+            }
+        }
+        let current = matches!(start, Start::Redirect).then_some(old);
+        // Every other round through one handle, since a lock of one handle need not be one of the place.
+        let rivals =
+            (0..RIVALS).map(|rival| handles[if round % 2 == 0 { rival } else { 0 }].clone());
+        let winners = race(rivals.collect(), &id, current.as_ref()).await?;
+        let what = format!("the winners of a race on a row that was {start:?}");
+        cx.require(
+            winners.len() == 1,
+            what,
+            format!("{winners:?}"),
+            "one of them, since each wants another target",
+        )?;
+        let expected = Some(Row::Redirect(rival_redirect(winners[0])));
+        cx.eq(
+            "the row after a race",
+            &handles[1].row(&id).await?,
+            &expected,
+        )?;
+    }
+    Ok(())
+}
+
+fn rival_redirect(rival: usize) -> Tombstone {
+    Tombstone::new(name(&format!("rival-{rival}")), ExpirationPolicy::Manual)
+}
+
+/// The rivals that were told that they have won.
+async fn race(
+    rivals: Vec<Handle>,
+    id: &ObjectId,
+    current: Option<&ObjectId>,
+) -> Result<Vec<usize>, Stop> {
+    let barrier = Arc::new(Barrier::new(rivals.len()));
+    let tasks = rivals.into_iter().enumerate().map(|(rival, handle)| {
+        let (id, current) = (id.clone(), current.cloned());
+        let barrier = Arc::clone(&barrier);
+        tokio::spawn(async move {
+            let write = TieredWrite::Tombstone(rival_redirect(rival));
+            barrier.wait().await;
+            handle.swap(&id, current.as_ref(), write).await
+        })
+    });
+    let mut winners = Vec::new();
+    for (rival, ended) in join_all(tasks).await.into_iter().enumerate() {
+        let won = ended.map_err(|e| Stop::fail("a swap in a race", e.to_string(), "an answer"))?;
+        if won? {
+            winners.push(rival);
+        }
+    }
+    Ok(winners)
+}

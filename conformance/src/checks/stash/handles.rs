@@ -1,0 +1,258 @@
+//! ST-14: handles side by side.
+
+use futures_util::future::join_all;
+use larder_traits::{Classify, ErrorKind};
+
+use super::operations::{Looks, Weights, lists, side_by_side};
+use super::{Names, at, row};
+use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
+use crate::cx::Cx;
+use crate::engine::model;
+use crate::stash::{Failed, Handle, World};
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new(
+        "ST-14.1",
+        "many operations over two handles: all that is read is the model's, on both",
+    )
+    .kills("private state")
+    .engines(&[Engine::Model])
+    .run(|cx| Box::pin(st_14_1(cx))),
+    Check::new(
+        "ST-14.2",
+        "4 writers beside a consolidator and a sealer: the sums are exact",
+    )
+    .kills("lost rows")
+    .run(|cx| Box::pin(st_14_2(cx))),
+    Check::new(
+        "ST-14.3",
+        "4 handles write long batches to collections of their own: no call fails",
+    )
+    .kills("lock errors")
+    .run(|cx| Box::pin(st_14_3(cx))),
+    Check::new(
+        "ST-14.4",
+        "opened exclusive, if declared: the older writer gets Conflict and leaves nothing behind",
+    )
+    .kills("half-fenced")
+    .level(Level::Declared)
+    .run(|cx| Box::pin(st_14_4(cx))),
+];
+
+async fn st_14_1(cx: &Cx<dyn World>) -> Outcome {
+    const LOOKS: Looks = Looks {
+        iter: true,
+        keys: false,
+        frontiers: true,
+        peeks: true,
+        consolidate: false,
+        everywhere: true,
+    };
+    let weights = Weights {
+        update: 4,
+        frontier: 2,
+        consolidate: 1,
+        batch: 1,
+    };
+    model::run(cx, lists(weights), |cx, list| {
+        Box::pin(async move {
+            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
+            let values = ["", "v", "w"].map(str::to_owned);
+            side_by_side(cx, list, LOOKS, &keys, &values).await
+        })
+    })
+    .await
+}
+
+/// Waits for tasks of a check; the first that failed is the check's failure.
+async fn join(tasks: Vec<tokio::task::JoinHandle<Outcome>>) -> Outcome {
+    for ended in join_all(tasks).await {
+        ended.map_err(|e| Stop::fail("a task of the check", e.to_string(), "an end"))??;
+    }
+    Ok(())
+}
+
+const WRITERS: i64 = 4;
+const WRITES: i64 = 40;
+
+async fn st_14_2(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    // With since and upper at the time of the writes, each of them is folded while others arrive.
+    a.seal(c, at(100)).await?;
+    a.compact(c, at(100)).await?;
+    let mut tasks = Vec::new();
+    for n in 0..WRITERS {
+        let writer = cx.open_as("writer", "p").await?;
+        tasks.push(tokio::spawn(write(writer, c, n)));
+    }
+    let mut folder = cx.open_as("folder", "p").await?;
+    tasks.push(tokio::spawn(async move {
+        for _ in 0..WRITES {
+            folder.consolidate(c).await?;
+            folder.consolidate_batch(&[c]).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }));
+    let mut sealer = cx.open_as("sealer", "p").await?;
+    tasks.push(tokio::spawn(async move {
+        let beside: Names = sealer.collection("beside").await?;
+        for time in 0..WRITES {
+            sealer
+                .seal_batch(&[(c, at(100)), (beside, at(time))])
+                .await?;
+            sealer.compact(c, at(100)).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }));
+    join(tasks).await?;
+    let mut expected: Vec<_> = (0..WRITERS)
+        .map(|n| row(&format!("own {n}"), "v", 100, WRITES))
+        .collect();
+    expected.push(row("shared", "v", 100, WRITERS * WRITES));
+    for handle in [&mut a, &mut b] {
+        cx.eq(
+            "the sums after all writers",
+            &handle.iter(c).await?,
+            &expected,
+        )?;
+        let beside: Names = handle.collection("beside").await?;
+        cx.eq(
+            "upper of what the sealer sealed",
+            &handle.upper(beside).await?,
+            &at(WRITES - 1),
+        )?;
+    }
+    a.consolidate(c).await?;
+    cx.eq("the sums, consolidated", &b.iter(c).await?, &expected)
+}
+
+async fn write(mut writer: Handle, c: Names, n: i64) -> Outcome {
+    for _ in 0..WRITES {
+        let rows = vec![
+            row("shared", "v", 100, 1),
+            row(&format!("own {n}"), "v", 100, 1),
+        ];
+        writer.update_many(c, rows).await?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+async fn st_14_3(cx: &Cx<dyn World>) -> Outcome {
+    const ROWS: usize = 300;
+    const BATCHES: i64 = 8;
+    let per_batch = ROWS.min(cx.caps.stash.batch_rows_max);
+    let mut tasks = Vec::new();
+    for n in 0..4 {
+        let mut handle = cx.open_as("writer", "p").await?;
+        tasks.push(tokio::spawn(async move {
+            let c: Names = handle.collection(&format!("own {n}")).await?;
+            for time in 1..=BATCHES {
+                let rows = (0..per_batch).map(|k| row(&format!("{k:04}"), "v", time, 1));
+                handle.update_many(c, rows.collect()).await?;
+                handle.seal(c, at(time + 1)).await?;
+                handle.compact(c, at(time)).await?;
+                handle.consolidate(c).await?;
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        }));
+    }
+    join(tasks).await?;
+    let mut reader = cx.open("p").await?;
+    for n in 0..4 {
+        let c: Names = reader.collection(&format!("own {n}")).await?;
+        let expected: Vec<_> = (0..per_batch)
+            .map(|k| row(&format!("{k:04}"), "v", BATCHES, BATCHES))
+            .collect();
+        cx.eq(
+            format!("the rows of writer {n}"),
+            &reader.iter(c).await?,
+            &expected,
+        )?;
+    }
+    Ok(())
+}
+
+/// A handle in exclusive mode; `None` where there is no such mode.
+async fn exclusive(cx: &Cx<dyn World>, name: &'static str) -> Result<Option<Handle>, Stop> {
+    cx.log().push(format!("{name} = open_exclusive(\"p\")"));
+    match cx.world().open_exclusive("p").await {
+        Ok(store) => Ok(store.map(|store| cx.handle(name, store))),
+        Err(e) if cx.caps.stash.exclusive => Err(Stop::fail(
+            "opening exclusive, as declared",
+            e.to_string(),
+            "a store",
+        )),
+        // Refused, as it should be where it is not declared.
+        Err(_refused) => Ok(None),
+    }
+}
+
+async fn st_14_4(cx: &Cx<dyn World>) -> Outcome {
+    if !cx.caps.stash.exclusive {
+        return undeclared(cx).await;
+    }
+    for call in 0..6 {
+        let Some(mut old) = exclusive(cx, "old").await? else {
+            return Err(Stop::Ignored("needs the power open_exclusive()".into()));
+        };
+        let c: Names = old.collection(&format!("c{call}")).await?;
+        let kept = vec![row("k", "v", 1, 1), row("k", "v", 6, 1)];
+        old.update_many(c, kept.clone()).await?;
+        old.seal(c, at(5)).await?;
+        let Some(mut new) = exclusive(cx, "new").await? else {
+            return Err(Stop::fail("a second exclusive open", "none", "a store"));
+        };
+        let result = match call {
+            0 => {
+                let rows = vec![row("late", "a", 7, 1), row("late", "b", 7, 1)];
+                old.update_many(c, rows).await
+            }
+            1 => old.seal(c, at(6)).await,
+            2 => old.compact(c, at(3)).await,
+            3 => old.consolidate(c).await,
+            4 => old.seal_batch(&[(c, at(6)), (c, at(7))]).await,
+            _ => old.update(c, ("late".into(), "a".into()), 8, 1).await,
+        };
+        conflict("the next call of the older writer", &result)?;
+        let again = old.update(c, ("late".into(), "c".into()), 8, 1).await;
+        conflict("its call after that", &again)?;
+        cx.eq("the rows after both", &new.iter(c).await?, &kept)?;
+        cx.eq("upper after both", &new.upper(c).await?, &at(5))?;
+        let since = new.since(c).await?;
+        cx.eq("since after both", &since, &at(i64::MIN))?;
+        new.update(c, ("k".into(), "w".into()), 9, 1).await?;
+    }
+    Ok(())
+}
+
+fn conflict(what: &str, result: &Result<(), Failed>) -> Outcome {
+    match result {
+        Err(failed) if failed.kind() == ErrorKind::Conflict => Ok(()),
+        Err(failed) => Err(Stop::fail(what, describe(failed), "conflict")),
+        Ok(()) => Err(Stop::fail(what, "Ok", "conflict")),
+    }
+}
+
+/// Not declared: there is no such mode, and handles share.
+async fn undeclared(cx: &Cx<dyn World>) -> Outcome {
+    if exclusive(cx, "exclusive").await?.is_some() {
+        let what = "opening exclusive, which is not declared";
+        return Err(Stop::fail(what, "a store", "none, or a refusal"));
+    }
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    for time in 0..6 {
+        a.update(c, ("k".into(), "a".into()), time, 1).await?;
+        b.update(c, ("k".into(), "b".into()), time, 1).await?;
+    }
+    cx.eq(
+        "the rows of two handles in turn",
+        &a.iter(c).await?.len(),
+        &12,
+    )
+}

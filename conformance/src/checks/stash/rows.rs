@@ -1,0 +1,304 @@
+//! ST-3 and ST-4: reading rows.
+
+use larder_traits::{Diff, StashCollection, StashError, Timestamp};
+use proptest::prelude::*;
+
+use super::operations::{Looks, Weights, lists, side_by_side};
+use super::{Names, at, both_read, empty, refuses, row};
+use crate::check::{Check, Engine, Level, Outcome};
+use crate::cx::Cx;
+use crate::engine::model;
+use crate::stash::{Odd, World};
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new("ST-3.1", "rows written in any order come sorted by key, value and time, also those not sealed")
+        .kills("insertion order, unsealed hidden")
+        .run(|cx| Box::pin(st_3_1(cx))),
+    Check::new("ST-3.2", "equal rows are summed, zeros left out, negatives shown, times kept apart until since passes")
+        .kills("merged early, never")
+        .run(|cx| Box::pin(st_3_2(cx))),
+    Check::new("ST-3.3", "a sum beyond 64 bits is an error, whatever the order; one that only passes through is not")
+        .kills("wrap")
+        .run(|cx| Box::pin(st_3_3(cx))),
+    Check::new("ST-3.4", "with an empty since there is nothing to read, and that is an error")
+        .kills("empty answer")
+        .run(|cx| Box::pin(st_3_4(cx))),
+    Check::new("ST-4.1", "iter_key is iter filtered by the key, after each of many operations")
+        .kills("drifting query")
+        .engines(&[Engine::Model])
+        .run(|cx| Box::pin(st_4_1(cx))),
+    Check::new("ST-4.2", "the cost of one key among 100 and 100,000 rows")
+        .kills("full scan")
+        .level(Level::Report)
+        .engines(&[Engine::Report]),
+];
+
+async fn st_3_1(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    let mut rows = Vec::new();
+    for key in ["", "a", "a\0", "aa", "b", "B", "é"] {
+        for value in ["", "x", "xx", "y"] {
+            for time in [-300, -1, 0, 1, 200, 70_000] {
+                rows.push(row(key, value, time, 1));
+            }
+        }
+    }
+    let sorted = rows.clone();
+    let mut rng = cx.rng();
+    for n in (1..rows.len()).rev() {
+        rows.swap(n, rng.random_range(0..=n));
+    }
+    // In parts and through both handles, so that neither the order of calls nor that within one is the answer's.
+    for (n, part) in rows.chunks(25).enumerate() {
+        let writer = if n % 2 == 0 { &mut a } else { &mut b };
+        writer.update_many(c, part.to_vec()).await?;
+    }
+    let mut sorted = sorted;
+    sorted.sort();
+    both_read(cx, "rows that are not sealed", [&mut a, &mut b], c, &sorted).await?;
+    a.seal(c, at(1)).await?;
+    both_read(
+        cx,
+        "rows, half of them sealed",
+        [&mut a, &mut b],
+        c,
+        &sorted,
+    )
+    .await?;
+    b.update(c, ("a".into(), "x".into()), Timestamp::MAX, 1)
+        .await?;
+    sorted.push(row("a", "x", Timestamp::MAX, 1));
+    sorted.sort();
+    both_read(
+        cx,
+        "rows up to the last time of all",
+        [&mut a, &mut b],
+        c,
+        &sorted,
+    )
+    .await?;
+    drop(a);
+    let mut a = cx.open("p").await?;
+    both_read(cx, "rows after reopening", [&mut a, &mut b], c, &sorted).await
+}
+
+async fn st_3_2(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    a.update_many(c, vec![row("gone", "v", 1, 1), row("gone", "v", 1, -1)])
+        .await?;
+    a.update(c, ("two".into(), "v".into()), 1, 1).await?;
+    b.update(c, ("two".into(), "v".into()), 1, 1).await?;
+    b.update(c, ("less".into(), "v".into()), 1, -3).await?;
+    a.update(c, ("zero".into(), "v".into()), 1, 0).await?;
+    a.update_many(
+        c,
+        vec![
+            row("apart", "v", 1, 1),
+            row("apart", "v", 2, 1),
+            row("apart", "w", 1, 1),
+        ],
+    )
+    .await?;
+    b.update(c, ("apart".into(), "v".into()), 4, -1).await?;
+    let expected = vec![
+        row("apart", "v", 1, 1),
+        row("apart", "v", 2, 1),
+        row("apart", "v", 4, -1),
+        row("apart", "w", 1, 1),
+        row("less", "v", 1, -3),
+        row("two", "v", 1, 2),
+    ];
+    both_read(cx, "sums", [&mut a, &mut b], c, &expected).await?;
+    a.seal(c, at(5)).await?;
+    a.consolidate(c).await?;
+    both_read(
+        cx,
+        "sums of sealed rows, since not there yet",
+        [&mut a, &mut b],
+        c,
+        &expected,
+    )
+    .await?;
+    a.compact(c, at(2)).await?;
+    let expected = vec![
+        row("apart", "v", 2, 2),
+        row("apart", "v", 4, -1),
+        row("apart", "w", 2, 1),
+        row("less", "v", 2, -3),
+        row("two", "v", 2, 2),
+    ];
+    both_read(
+        cx,
+        "sums once since has passed some",
+        [&mut a, &mut b],
+        c,
+        &expected,
+    )
+    .await?;
+    b.compact(c, at(5)).await?;
+    let expected = vec![
+        row("apart", "v", 5, 1),
+        row("apart", "w", 5, 1),
+        row("less", "v", 5, -3),
+        row("two", "v", 5, 2),
+    ];
+    both_read(
+        cx,
+        "sums once since has passed all",
+        [&mut a, &mut b],
+        c,
+        &expected,
+    )
+    .await
+}
+
+async fn st_3_3(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    for (name, extreme, one) in [("max", Diff::MAX, 1), ("min", Diff::MIN, -1)] {
+        let c: Names = a.collection(name).await?;
+        a.update_many(c, vec![row("k", "v", 1, extreme), row("other", "v", 1, 1)])
+            .await?;
+        let k = "k".to_owned();
+        cx.eq(
+            "the extreme itself",
+            &b.iter_key(c, &k).await?,
+            &vec![("v".into(), 1, extreme)],
+        )?;
+        b.update(c, ("k".into(), "v".into()), 1, one).await?;
+        for handle in [&mut a, &mut b] {
+            let what = "a sum one beyond 64 bits";
+            refuses!(what, handle.iter(c).await, StashError::DiffOverflow)?;
+            refuses!(what, handle.iter_key(c, &k).await, StashError::DiffOverflow)?;
+        }
+        let other = a.iter_key(c, &"other".to_owned()).await?;
+        cx.eq("another key meanwhile", &other, &vec![("v".into(), 1, 1)])?;
+        // Taken back again, it fits, though a part of it did not.
+        a.update(c, ("k".into(), "v".into()), 1, -one).await?;
+        let rows = vec![row("k", "v", 1, extreme), row("other", "v", 1, 1)];
+        both_read(cx, "the sum once it fits again", [&mut a, &mut b], c, &rows).await?;
+        // Over time too: apart they fit, together they do not.
+        b.update(c, ("k".into(), "v".into()), 2, extreme).await?;
+        let apart = vec![("v".into(), 1, extreme), ("v".into(), 2, extreme)];
+        cx.eq(
+            "two extremes at two times",
+            &a.iter_key(c, &k).await?,
+            &apart,
+        )?;
+        a.seal(c, at(3)).await?;
+        refuses!(
+            "the sum of two extremes",
+            b.peek(c).await,
+            StashError::DiffOverflow
+        )?;
+        b.compact(c, at(2)).await?;
+        refuses!(
+            "two extremes, compacted",
+            a.iter(c).await,
+            StashError::DiffOverflow
+        )?;
+    }
+    let c: Names = a.collection("through").await?;
+    let mut rows = vec![row("k", "v", 1, Diff::MAX); 3];
+    rows.extend(vec![row("k", "v", 1, Diff::MIN); 3]);
+    a.update_many(c, rows).await?;
+    both_read(
+        cx,
+        "a sum that only passes through",
+        [&mut a, &mut b],
+        c,
+        &vec![row("k", "v", 1, -3)],
+    )
+    .await
+}
+
+async fn st_3_4(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    for name in ["with rows", "without rows"] {
+        let c: Names = a.collection(name).await?;
+        if name == "with rows" {
+            a.update(c, ("k".into(), "v".into()), 1, 1).await?;
+        }
+        a.seal(c, empty()).await?;
+        cx.require(
+            a.iter(c).await.is_ok(),
+            "iter, sealed for ever but not compacted",
+            "an error",
+            "Ok",
+        )?;
+        a.compact(c, empty()).await?;
+        for consolidated in [false, true] {
+            if consolidated {
+                b.consolidate(c).await?;
+            }
+            for handle in [&mut a, &mut b] {
+                refuses!(
+                    "iter with an empty since",
+                    handle.iter(c).await,
+                    StashError::SinceEmpty
+                )?;
+                let rows = handle.iter_key(c, &"k".to_owned()).await;
+                refuses!("iter_key with an empty since", rows, StashError::SinceEmpty)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn st_4_1(cx: &Cx<dyn World>) -> Outcome {
+    const LOOKS: Looks = Looks {
+        iter: false,
+        keys: true,
+        frontiers: false,
+        peeks: false,
+        consolidate: false,
+        everywhere: false,
+    };
+    let weights = Weights {
+        update: 5,
+        frontier: 2,
+        consolidate: 2,
+        batch: 1,
+    };
+    model::run(cx, lists(weights), |cx, list| {
+        Box::pin(async move {
+            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
+            let values = ["", "v", "w"].map(str::to_owned);
+            side_by_side(cx, list, LOOKS, &keys, &values).await
+        })
+    })
+    .await?;
+    model::run(cx, lists(weights), |cx, list| {
+        Box::pin(async move {
+            let keys = [Odd(-1), Odd(200), Odd(2), Odd(1), Odd(0)];
+            let values = [Odd(-2), Odd(3), Odd(128)];
+            side_by_side(cx, list, LOOKS, &keys, &values).await
+        })
+    })
+    .await?;
+    odd_keys(cx).await
+}
+
+/// Keys next to each other as bytes, as prefixes, and as numbers.
+async fn odd_keys(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: StashCollection<u64, Vec<u8>> = a.collection("c").await?;
+    let keys = [0, 1, 127, 128, 255, 256, 65_536, u64::MAX];
+    for key in keys {
+        a.update(c, (key, key.to_le_bytes().to_vec()), 1, 1).await?;
+    }
+    for key in keys {
+        let expected = vec![(key.to_le_bytes().to_vec(), 1, 1)];
+        cx.eq(
+            format!("iter_key({key})"),
+            &b.iter_key(c, &key).await?,
+            &expected,
+        )?;
+    }
+    cx.eq(
+        "iter_key of an absent key",
+        &b.iter_key(c, &2).await?,
+        &Vec::new(),
+    )
+}

@@ -1,0 +1,185 @@
+//! What a running check holds: a world, a log of its calls, and its share of chance.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use larder_traits::{Caps, TestClock};
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+use crate::check::{Outcome, Stop};
+use crate::fixture::{Env, Factory, Faults, Probe, World};
+use crate::profile::Profile;
+
+/// How many calls a failure shows.
+const HISTORY_LINES_MAX: usize = 60;
+
+/// The calls of one world, in order, for the failure that may come.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    lines: Mutex<VecDeque<String>>,
+}
+
+impl Log {
+    pub(crate) fn push(&self, line: String) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == HISTORY_LINES_MAX {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect()
+    }
+}
+
+/// The context of one run of one check.
+pub(crate) struct Cx<W: ?Sized> {
+    world: Box<W>,
+    factory: Factory<W>,
+    env: Env,
+    log: Arc<Log>,
+    pub(crate) caps: Caps,
+    pub(crate) profile: Profile,
+}
+
+impl<W: World + ?Sized> Cx<W> {
+    pub(crate) async fn new(
+        factory: Factory<W>,
+        seed: u64,
+        profile: Profile,
+    ) -> Result<Self, Stop> {
+        let env = Env {
+            prefix: crate::seed::private_name(),
+            seed,
+        };
+        let world = factory(env.clone())
+            .await
+            .map_err(|e| Stop::Inconclusive(format!("the fixture could not be made: {e}")))?;
+        Ok(Self {
+            caps: world.caps(),
+            world,
+            factory,
+            env,
+            log: Arc::default(),
+            profile,
+        })
+    }
+
+    /// Another world, empty as this one was, with a log of its own.
+    pub(crate) async fn fresh(&self) -> Result<Self, Stop> {
+        Self::new(Arc::clone(&self.factory), self.env.seed, self.profile).await
+    }
+
+    pub(crate) fn world(&self) -> &W {
+        &self.world
+    }
+
+    pub(crate) fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.env.seed
+    }
+
+    /// The check's own chance: the same seed gives the same numbers.
+    pub(crate) fn rng(&self) -> TestRng {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.env.seed.to_le_bytes());
+        TestRng::from_seed(RngAlgorithm::ChaCha, &seed)
+    }
+
+    /// The test clock, or the reason why this check cannot run.
+    pub(crate) fn clock(&self) -> Result<Arc<TestClock>, Stop> {
+        self.world
+            .clock()
+            .ok_or_else(|| Stop::Ignored("needs the power clock()".into()))
+    }
+
+    /// The probe, or the reason why this check cannot run.
+    pub(crate) fn probe(&self) -> Result<Arc<dyn Probe>, Stop> {
+        self.world
+            .probe()
+            .ok_or_else(|| Stop::Ignored("needs the power probe()".into()))
+    }
+
+    /// The switch that makes the medium fail, or the reason why this check cannot run.
+    pub(crate) fn faults(&self) -> Result<Arc<dyn Faults>, Stop> {
+        self.world
+            .faults()
+            .ok_or_else(|| Stop::Ignored("needs the power faults()".into()))
+    }
+
+    pub(crate) async fn settle(&self) {
+        self.world.settle().await;
+    }
+
+    /// Fails the check unless the two are equal.
+    pub(crate) fn eq<T: PartialEq + Debug>(
+        &self,
+        what: impl Into<String>,
+        observed: &T,
+        expected: &T,
+    ) -> Outcome {
+        if observed == expected {
+            Ok(())
+        } else {
+            Err(Stop::fail(what, brief(observed), brief(expected)))
+        }
+    }
+
+    /// Fails the check unless `holds`.
+    pub(crate) fn require(
+        &self,
+        holds: bool,
+        what: impl Into<String>,
+        observed: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Outcome {
+        if holds {
+            Ok(())
+        } else {
+            Err(Stop::fail(what, observed, expected))
+        }
+    }
+
+    /// Lets `call` take so long and no longer; a call that does not end is a failure.
+    pub(crate) async fn within<T>(
+        &self,
+        bound: Duration,
+        what: impl Into<String>,
+        call: impl Future<Output = T>,
+    ) -> Result<T, Stop> {
+        tokio::time::timeout(bound, call).await.map_err(|_elapsed| {
+            Stop::fail(what, format!("no answer after {bound:?}"), "an answer")
+        })
+    }
+}
+
+/// A value as failures show it: its debug form, cut to a line.
+pub(crate) fn brief(value: &impl Debug) -> String {
+    const CHARS_MAX: usize = 400;
+    let text = format!("{value:?}");
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((at, _)) => format!("{}… ({} bytes)", &text[..at], text.len()),
+        None => text,
+    }
+}
+
+/// Bytes as failures show them: the text where it is short, else a length and a hash to tell two apart.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    const LEN_MAX: usize = 24;
+    if bytes.len() <= LEN_MAX {
+        return format!("b\"{}\"", bytes.escape_ascii());
+    }
+    format!(
+        "{} B b\"{}…\" #{:08x}",
+        bytes.len(),
+        bytes[..8].escape_ascii(),
+        crate::seed::hash(bytes) >> 32
+    )
+}

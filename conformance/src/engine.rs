@@ -1,0 +1,7 @@
+//! How checks are carried out. Each engine has a file; the sequential one needs none.
+
+pub(crate) mod cancel;
+pub(crate) mod fault;
+pub(crate) mod lin;
+pub(crate) mod model;
+pub(crate) mod time;

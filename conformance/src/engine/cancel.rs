@@ -1,0 +1,44 @@
+//! Calls that are dropped on the way: before their first poll, after it, after the second, and so on.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use crate::check::Stop;
+
+/// How many polls a sweep goes; a call that still waits after so many is dropped there for the last time.
+pub(crate) const POLLS_MAX: usize = 64;
+
+/// Polls `call` up to `polls` times, waiting for it to ask in between, and then drops it; its answer, if it came to
+/// one.
+pub(crate) async fn poll_then_drop<F: Future>(polls: usize, call: F) -> Option<F::Output> {
+    let mut call = pin!(call);
+    let mut done = 0;
+    poll_fn(|context| {
+        if done == polls {
+            return Poll::Ready(None);
+        }
+        done += 1;
+        match call.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if done == polls => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Calls `attempt` with 0, 1, 2, … polls until it says that the call ran to its end; tells how many drops fell on a
+/// call that was waiting.
+pub(crate) async fn sweep<A, F>(mut attempt: A) -> Result<usize, Stop>
+where
+    A: FnMut(usize) -> F,
+    F: Future<Output = Result<bool, Stop>>,
+{
+    for polls in 0..POLLS_MAX {
+        if attempt(polls).await? {
+            return Ok(polls.saturating_sub(1));
+        }
+    }
+    Ok(POLLS_MAX - 1)
+}

@@ -1,0 +1,265 @@
+//! Concurrent calls, judged for linearizability.
+//!
+//! A run is cut into short epochs: a few clients make a few calls each at the same time, then all wait for each other
+//! and every key is read once. Each epoch is judged by itself and starts from what the last one was seen to leave.
+//! Short epochs see more than long ones: the more calls overlap, the more orders explain a wrong answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+use proptest::test_runner::TestRng;
+
+use crate::check::{Outcome, Stop, Symptom};
+use crate::cx::Cx;
+use crate::fixture::World;
+use crate::lin::{self, Answer, Call, History, Limits, ModelName, Op, Row};
+
+/// What became of one call.
+#[derive(Debug)]
+pub(crate) enum Performed {
+    /// It was answered.
+    Answered(Answer),
+    /// It may have had an effect, or may still have one. The client stops here.
+    Unknown,
+    /// It failed and certainly had no effect.
+    NotApplied,
+}
+
+/// A store as clients of an epoch use it.
+#[async_trait]
+pub(crate) trait Driver: Send + Sync + 'static {
+    /// Makes one call on the handle of `client`. An error of outcome `NotApplied` and one of a read is
+    /// [`Performed::NotApplied`].
+    async fn perform(&self, client: u32, op: &Op) -> Performed;
+}
+
+/// The shape of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) model: ModelName,
+    pub(crate) clients: u32,
+    pub(crate) calls: usize,
+    pub(crate) keys: Vec<String>,
+}
+
+/// The least share of calls that must overlap another one for a run to say anything, in percent.
+const OVERLAP_PERCENT_MIN: usize = 20;
+
+/// The largest share of calls without an answer, in percent.
+const UNKNOWN_PERCENT_MAX: usize = 10;
+
+/// Runs epochs until the profile's number is reached. `script` makes the calls of one client in one epoch; `tag` is
+/// different for every script and makes its values unique.
+pub(crate) async fn run<W, S>(
+    cx: &Cx<W>,
+    plan: &Plan,
+    driver: Arc<dyn Driver>,
+    mut script: S,
+) -> Outcome
+where
+    W: World + ?Sized,
+    S: FnMut(&mut TestRng, &str) -> Vec<Op>,
+{
+    let mut rng = cx.rng();
+    let mut initial = read_all(plan, driver.as_ref()).await?.1;
+    let (mut calls, mut overlapping, mut unknown) = (0, 0, 0);
+    for epoch in 0..cx.profile.lin_epochs() {
+        let scripts: Vec<Vec<Op>> = (0..plan.clients)
+            .map(|client| script(&mut rng, &format!("{epoch}.{client}")))
+            .collect();
+        let started = Instant::now();
+        let mut made = clients(&mut rng, &driver, scripts, started).await?;
+        let (reads, seen) = read_all_since(plan, driver.as_ref(), started).await?;
+        made.extend(reads);
+        let mut history = History::default();
+        history.initial = initial;
+        history.calls = made;
+        let report = lin::check(&history, plan.model, Limits::default())
+            .map_err(|e| Stop::Inconclusive(format!("the suite wrote a bad history: {e}")))?;
+        calls += report.calls;
+        overlapping += report.overlapping;
+        unknown += report.unknown;
+        match &report.verdict {
+            lin::Verdict::Linearizable => {}
+            lin::Verdict::Inconclusive { why } => return Err(Stop::Inconclusive(why.clone())),
+            lin::Verdict::Violation(witness) => return Err(violation(epoch, &history, witness)),
+        }
+        initial = seen;
+    }
+    if unknown * 100 > calls * UNKNOWN_PERCENT_MAX {
+        return Err(Stop::Inconclusive(format!(
+            "{unknown} of {calls} calls had no answer"
+        )));
+    }
+    if overlapping * 100 < calls * OVERLAP_PERCENT_MIN {
+        return Err(Stop::Inconclusive(format!(
+            "only {overlapping} of {calls} calls overlapped another one"
+        )));
+    }
+    Ok(())
+}
+
+fn violation(epoch: usize, history: &History, witness: &lin::Witness) -> Stop {
+    let mut lines: Vec<String> = witness.to_string().lines().map(str::to_owned).collect();
+    let mut saved = Vec::new();
+    if history.write(&mut saved).is_ok() {
+        lines.push("the whole epoch, as `larder check` reads it:".into());
+        let text = String::from_utf8_lossy(&saved);
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    let mut stop = Stop::fail(
+        format!("the calls of epoch {epoch}, made at the same time"),
+        "answers that no order of the calls explains",
+        "an order of the calls, each between its call and its answer, that gives these answers",
+    );
+    if let Stop::Fail(failure) = &mut stop {
+        failure.history = lines;
+    }
+    stop
+}
+
+fn stamp(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// All clients at once, each on a task of its own.
+async fn clients(
+    rng: &mut TestRng,
+    driver: &Arc<dyn Driver>,
+    scripts: Vec<Vec<Op>>,
+    started: Instant,
+) -> Result<Vec<Call>, Stop> {
+    let barrier = Arc::new(tokio::sync::Barrier::new(scripts.len()));
+    let mut tasks = Vec::new();
+    for (client, script) in (0_u32..).zip(scripts) {
+        let (driver, barrier) = (Arc::clone(driver), Arc::clone(&barrier));
+        let pauses: Vec<(u32, u32)> = script
+            .iter()
+            .map(|_| (rng.random_range(0..4), rng.random_range(0..3)))
+            .collect();
+        tasks.push(tokio::spawn(async move {
+            barrier.wait().await;
+            client_run(client, &script, &pauses, driver.as_ref(), started).await
+        }));
+    }
+    let mut all = Vec::new();
+    for task in tasks {
+        let made = task.await.map_err(|e| {
+            let mut stop = Stop::fail("a call", format!("a panic: {e}"), "an answer (C-3)");
+            if let Stop::Fail(failure) = &mut stop {
+                failure.symptom = Symptom::Panic;
+            }
+            stop
+        })?;
+        all.extend(made);
+    }
+    Ok(all)
+}
+
+async fn client_run(
+    client: u32,
+    script: &[Op],
+    pauses: &[(u32, u32)],
+    driver: &dyn Driver,
+    started: Instant,
+) -> Vec<Call> {
+    let mut made = Vec::new();
+    for (op, (before, inside)) in script.iter().zip(pauses) {
+        pause(*before).await;
+        let call = stamp(started);
+        // A stamp taken early is still before the call, and lets calls overlap that are over in no time.
+        pause(*inside).await;
+        let performed = driver.perform(client, op).await;
+        let ret = stamp(started);
+        let (result, ret) = match performed {
+            Performed::Answered(answer) => (Some(answer), Some(ret)),
+            Performed::Unknown => (None, None),
+            Performed::NotApplied => continue,
+        };
+        let last = result.is_none();
+        made.push(Call {
+            client,
+            call,
+            ret,
+            op: op.clone(),
+            result,
+        });
+        if last {
+            break;
+        }
+    }
+    made
+}
+
+/// Lets others run, or time pass: a different mix of calls meets each time.
+async fn pause(kind: u32) {
+    match kind {
+        0 => {}
+        1 => tokio::task::yield_now().await,
+        2 => std::hint::spin_loop(),
+        _ => {
+            let until = Instant::now() + Duration::from_micros(20);
+            while Instant::now() < until {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+type Seen = BTreeMap<String, Row>;
+
+async fn read_all(plan: &Plan, driver: &dyn Driver) -> Result<(Vec<Call>, Seen), Stop> {
+    read_all_since(plan, driver, Instant::now()).await
+}
+
+/// Reads every key once, after all clients: what an epoch leaves, and what the next one starts from.
+async fn read_all_since(
+    plan: &Plan,
+    driver: &dyn Driver,
+    started: Instant,
+) -> Result<(Vec<Call>, Seen), Stop> {
+    let (mut calls, mut seen) = (Vec::new(), Seen::new());
+    for key in &plan.keys {
+        let op = Op::Get { key: key.clone() };
+        let call = stamp(started);
+        let performed = driver.perform(0, &op).await;
+        let ret = Some(stamp(started));
+        let Performed::Answered(answer) = performed else {
+            return Err(Stop::Inconclusive(format!(
+                "the read of {key:?} between two epochs failed"
+            )));
+        };
+        if let Answer::Row(Some(row)) = &answer {
+            seen.insert(key.clone(), row.clone());
+        }
+        calls.push(Call {
+            client: plan.clients,
+            call,
+            ret,
+            op,
+            result: Some(answer),
+        });
+    }
+    Ok((calls, seen))
+}
+
+/// Sets, gets and few deletes of the plan's keys: the script of a register.
+pub(crate) fn register_script(plan: &Plan, rng: &mut TestRng, tag: &str) -> Vec<Op> {
+    (0..plan.calls)
+        .map(|at| {
+            let key = plan.keys[rng.random_range(0..plan.keys.len())].clone();
+            match rng.random_range(0..100) {
+                0..45 => Op::Get { key },
+                45..87 => Op::Set {
+                    key,
+                    value: format!("{tag}.{at}"),
+                    ttl: None,
+                },
+                _ => Op::Delete { key },
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,71 @@
+//! How much work a run does.
+
+use std::time::Duration;
+
+/// How thorough a run is. The checks are the same; the repetitions are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Profile {
+    /// For every change: seconds.
+    #[default]
+    Quick,
+    /// Before a merge: a minute or two.
+    Standard,
+    /// By night.
+    Soak,
+}
+
+impl Profile {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Standard => "standard",
+            Self::Soak => "soak",
+        }
+    }
+
+    /// The profile of that name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Self::Quick, Self::Standard, Self::Soak]
+            .into_iter()
+            .find(|profile| profile.name() == name)
+    }
+
+    /// How many operations a model check performs in all.
+    pub(crate) fn model_operations(self) -> usize {
+        match self {
+            Self::Quick => 300,
+            Self::Standard => 2_000,
+            Self::Soak => 50_000,
+        }
+    }
+
+    /// How many epochs a linearizability check runs.
+    pub(crate) fn lin_epochs(self) -> usize {
+        match self {
+            Self::Quick => 100,
+            Self::Standard => 600,
+            Self::Soak => 20_000,
+        }
+    }
+
+    /// The largest value that a check writes only in order to see a large value.
+    pub(crate) fn value_len_bytes_max(self) -> usize {
+        match self {
+            Self::Quick => (8 << 20) + 1,
+            Self::Standard | Self::Soak => 96 << 20,
+        }
+    }
+
+    /// How long one check may take before the watchdog calls it a hang.
+    pub(crate) fn watchdog(self) -> Duration {
+        match self {
+            Self::Quick => Duration::from_secs(60),
+            Self::Standard => Duration::from_secs(600),
+            Self::Soak => Duration::from_secs(7_200),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a run found, for people and for programs.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use larder_traits::Caps;
+use serde::Serialize;
+
+use crate::check::{Failure, Verdict};
+use crate::contract::Contract;
+use crate::run::{Options, Trial};
+
+/// How one check ended on one backend.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Record {
+    /// The contract in whose table the check stands.
+    pub contract: Contract,
+    /// The check's id.
+    pub id: &'static str,
+    /// The clause that it checks.
+    pub clause: &'static str,
+    /// What it looks at.
+    pub title: &'static str,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub took: Duration,
+    /// The seed of the run; with the id it replays the check.
+    pub seed: u64,
+    /// What the backend declared, where it was opened at all.
+    pub caps: Option<Caps>,
+}
+
+impl Record {
+    pub(crate) fn new(
+        trial: &Trial,
+        verdict: Verdict,
+        caps: Option<Caps>,
+        options: &Options,
+        took: Duration,
+    ) -> Self {
+        Self {
+            contract: trial.info().contract,
+            id: trial.info().id,
+            clause: trial.info().clause,
+            title: trial.info().title,
+            verdict,
+            took,
+            seed: options.seed,
+            caps,
+        }
+    }
+
+    /// The record as it stands in reports.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let line = CheckLine {
+            id: self.id,
+            clause: self.clause,
+            title: self.title,
+            verdict: self.verdict.name(),
+            reason: self.verdict.reason(),
+            seconds: self.took.as_secs_f64(),
+            seed: self.seed,
+            failure: match &self.verdict {
+                Verdict::Fail(failure) => Some(FailureLine::from(failure.as_ref())),
+                _ => None,
+            },
+        };
+        serde_json::to_value(line).unwrap_or_default()
+    }
+
+    /// Writes the record below `folder`, as `<contract>/<id>.json`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system answers.
+    pub fn save(&self, folder: &Path) -> io::Result<()> {
+        let folder = folder.join(self.contract.name());
+        fs::create_dir_all(&folder)?;
+        let mut json = self.to_json();
+        if let (Some(object), Some(caps)) = (json.as_object_mut(), self.caps) {
+            object.insert("caps".into(), format!("{caps:?}").into());
+        }
+        fs::write(folder.join(format!("{}.json", self.id)), json.to_string())
+    }
+}
+
+#[derive(Serialize)]
+struct CheckLine<'a> {
+    id: &'a str,
+    clause: &'a str,
+    title: &'a str,
+    verdict: &'a str,
+    reason: Option<String>,
+    seconds: f64,
+    seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct FailureLine<'a> {
+    what: &'a str,
+    observed: &'a str,
+    expected: &'a str,
+    history: &'a [String],
+}
+
+impl<'a> From<&'a Failure> for FailureLine<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        Self {
+            what: &failure.what,
+            observed: &failure.observed,
+            expected: &failure.expected,
+            history: &failure.history,
+        }
+    }
+}
+
+/// A failure as a compiler would print it, down to the command that replays it.
+pub(crate) struct Explained<'a> {
+    pub(crate) record: &'a Record,
+    pub(crate) failure: &'a Failure,
+    pub(crate) replay: &'a str,
+}
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            record, failure, ..
+        } = self;
+        writeln!(f, "error[{}]: {}", record.id, record.title)?;
+        writeln!(f, "  --> clause {} of {}", record.clause, record.contract)?;
+        writeln!(f, "   |  {}", failure.what)?;
+        writeln!(f, "   = observed: {}", failure.observed)?;
+        writeln!(f, "   = expected: {}", failure.expected)?;
+        if !failure.history.is_empty() {
+            writeln!(f, "   = the calls, the last one last:")?;
+            for line in &failure.history {
+                writeln!(f, "       {line}")?;
+            }
+        }
+        write!(f, "   = replay: {}", self.replay)
+    }
+}
+
+/// How one contract fared on one backend.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The contract that was checked.
+    pub contract: Contract,
+    /// The seed of the run.
+    pub seed: u64,
+    /// One record for each check, in the order of the table.
+    pub records: Vec<Record>,
+}
+
+impl Report {
+    pub(crate) fn new(contract: Contract, options: &Options, records: Vec<Record>) -> Self {
+        Self {
+            contract,
+            seed: options.seed,
+            records,
+        }
+    }
+
+    /// The records of the checks that failed.
+    pub fn failures(&self) -> impl Iterator<Item = (&Record, &Failure)> {
+        self.records.iter().filter_map(|record| match &record.verdict {
+            Verdict::Fail(failure) => Some((record, failure.as_ref())),
+            _ => None,
+        })
+    }
+}
+
+/// A failed check's text, with the command that replays it.
+#[must_use]
+pub fn explain_failure(record: &Record, replay: &str) -> Option<String> {
+    match &record.verdict {
+        Verdict::Fail(failure) => Some(
+            Explained {
+                record,
+                failure,
+                replay,
+            }
+            .to_string(),
+        ),
+        _ => None,
+    }
+}

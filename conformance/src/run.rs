@@ -1,0 +1,325 @@
+//! Running checks: each on a thread and a runtime of its own, under a watchdog.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use larder_traits::Caps;
+
+use crate::check::{Check, CheckInfo, Failure, Gate, Level, Stop, Symptom, Verdict};
+use crate::contract::Contract;
+use crate::cx::Cx;
+use crate::fixture::{BoxError, Env, Factory, World};
+use crate::profile::Profile;
+use crate::report::{Record, Report};
+use crate::seed;
+
+/// How often an inconclusive check is tried again with another seed.
+const RETRIES: u32 = 2;
+
+/// How a run is to be done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// How thorough.
+    pub profile: Profile,
+    /// The seed from which every check's own is derived.
+    pub seed: u64,
+    /// Only the check of this id, or the checks of this clause.
+    pub only: Option<String>,
+}
+
+impl Options {
+    /// A quick run of every check, on a seed that nobody chose.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            profile: Profile::Quick,
+            seed: seed::random(),
+            only: None,
+        }
+    }
+
+    /// What the environment says: `LARDER_PROFILE`, `LARDER_SEED`, `LARDER_CHECK`.
+    ///
+    /// # Errors
+    ///
+    /// A line that names the variable that does not read.
+    pub fn from_env() -> Result<Self, String> {
+        let mut options = Self::new();
+        let var = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        if let Some(name) = var("LARDER_PROFILE") {
+            options.profile = Profile::by_name(&name).ok_or_else(|| {
+                format!("LARDER_PROFILE={name}: expected quick, standard or soak")
+            })?;
+        }
+        if let Some(seed) = var("LARDER_SEED") {
+            options.seed = seed
+                .parse()
+                .map_err(|e| format!("LARDER_SEED={seed}: {e}"))?;
+        }
+        options.only = var("LARDER_CHECK");
+        Ok(options)
+    }
+
+    /// Whether these options select a check.
+    #[must_use]
+    pub fn selects(&self, trial: &Trial) -> bool {
+        self.only
+            .as_deref()
+            .is_none_or(|only| only == trial.info.id || only == trial.info.clause)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One check on one backend, ready to run.
+#[derive(Clone)]
+pub struct Trial {
+    info: CheckInfo,
+    body: Body,
+}
+
+type Body = Arc<dyn Fn(u64, Profile) -> (Verdict, Option<Caps>) + Send + Sync>;
+
+impl Trial {
+    /// What is known of the check without running it.
+    #[must_use]
+    pub fn info(&self) -> &CheckInfo {
+        &self.info
+    }
+
+    /// Its name in test runners: `blob_multi::seq::BM-3.1_every_length_over_every_length`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let engine = self.info.engines.first().map_or("none", |e| e.name());
+        let mut title: String = self
+            .info
+            .title
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+            .collect();
+        while title.contains("__") {
+            title = title.replace("__", "_");
+        }
+        let module = self.info.contract.name().replace('-', "_");
+        format!(
+            "{module}::{engine}::{}_{}",
+            self.info.id,
+            title.trim_matches('_')
+        )
+    }
+
+    /// Runs the check, again with other seeds where it could not tell, and says how it ended.
+    #[must_use]
+    pub fn run(&self, options: &Options) -> Record {
+        let started = Instant::now();
+        let mut attempt = 0;
+        loop {
+            let seed = seed::of_check(options.seed, self.info.id, attempt);
+            let (verdict, caps) = watched(&self.body, seed, options.profile);
+            let again = matches!(verdict, Verdict::Inconclusive(_)) && attempt < RETRIES;
+            if !again {
+                return Record::new(self, verdict, caps, options, started.elapsed());
+            }
+            attempt += 1;
+        }
+    }
+}
+
+impl fmt::Debug for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trial")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs `body` on a thread that may be given up: a store that blocks for ever must not take the suite with it.
+fn watched(body: &Body, seed: u64, profile: Profile) -> (Verdict, Option<Caps>) {
+    let (send, receive) = mpsc::channel();
+    let body = Arc::clone(body);
+    let spawned = thread::Builder::new()
+        .name("larder-check".into())
+        .spawn(move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| body(seed, profile)));
+            let ended = ended.unwrap_or_else(|panic| (panicked(panic.as_ref()), None));
+            // Nobody listens any more only if the watchdog has spoken.
+            drop(send.send(ended));
+        });
+    if let Err(e) = spawned {
+        return (
+            Verdict::Inconclusive(format!("no thread for the check: {e}")),
+            None,
+        );
+    }
+    let bound = profile.watchdog();
+    receive.recv_timeout(bound).unwrap_or_else(|_no_answer| {
+        let verdict = Verdict::Fail(Box::new(Failure {
+            symptom: Symptom::Hang,
+            what: "the check came to no end".into(),
+            observed: format!("no answer after {bound:?}"),
+            expected: "every call ends".into(),
+            history: Vec::new(),
+        }));
+        (verdict, None)
+    })
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Verdict {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".into());
+    Verdict::Fail(Box::new(Failure {
+        symptom: Symptom::Panic,
+        what: "a panic".into(),
+        observed: text,
+        expected: "a classified error (C-3)".into(),
+        history: Vec::new(),
+    }))
+}
+
+/// The checks of one contract, on one backend.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    contract: Contract,
+    trials: Vec<Trial>,
+}
+
+impl Suite {
+    pub(crate) fn new<W: World + ?Sized + 'static>(
+        contract: Contract,
+        tables: &[&'static [Check<W>]],
+        factory: &Factory<W>,
+    ) -> Self {
+        let empty = Self {
+            contract,
+            trials: Vec::new(),
+        };
+        empty.and(tables, factory)
+    }
+
+    /// The same suite with the checks of `tables`, run in the worlds of `factory`.
+    pub(crate) fn and<W: World + ?Sized + 'static>(
+        mut self,
+        tables: &[&'static [Check<W>]],
+        factory: &Factory<W>,
+    ) -> Self {
+        let checks = tables.iter().flat_map(|table| table.iter());
+        self.trials.extend(checks.map(|check| Trial {
+            info: check.info(self.contract),
+            body: body(check, Arc::clone(factory)),
+        }));
+        self
+    }
+
+    /// The contract that is checked.
+    #[must_use]
+    pub fn contract(&self) -> Contract {
+        self.contract
+    }
+
+    /// Its checks, clause by clause.
+    #[must_use]
+    pub fn trials(&self) -> &[Trial] {
+        &self.trials
+    }
+
+    /// Runs the checks that `options` select, one after the other, and tells `progress` of each as it ends.
+    #[must_use]
+    pub fn run(&self, options: &Options, mut progress: impl FnMut(&Record)) -> Report {
+        let mut records = Vec::new();
+        for trial in self.trials.iter().filter(|trial| options.selects(trial)) {
+            let record = trial.run(options);
+            progress(&record);
+            records.push(record);
+        }
+        Report::new(self.contract, options, records)
+    }
+}
+
+fn body<W: World + ?Sized + 'static>(check: &'static Check<W>, factory: Factory<W>) -> Body {
+    Arc::new(move |seed, profile| {
+        let pending = check.engines.iter().find(|engine| !engine.is_built());
+        if let Level::Untestable(why) = check.level {
+            return (Verdict::Ignored(format!("untestable: {why}")), None);
+        }
+        let Some(run) = check.run else {
+            let verdict = match pending {
+                Some(engine) => Verdict::Pending(*engine),
+                None => Verdict::Inconclusive("this check has no body".into()),
+            };
+            return (verdict, None);
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(e) => return (Verdict::Inconclusive(format!("no runtime: {e}")), None),
+        };
+        let ended = runtime.block_on(async {
+            let cx = match Cx::new(Arc::clone(&factory), seed, profile).await {
+                Ok(cx) => cx,
+                Err(stop) => return (verdict(Err(stop), &[]), None),
+            };
+            if let Gate::Ignore(why) = (check.gate)(&cx.caps) {
+                return (Verdict::Ignored(why.into()), Some(cx.caps));
+            }
+            let ended = AssertUnwindSafe(run(&cx)).catch_unwind().await;
+            let verdict = match ended {
+                Ok(outcome) => verdict(outcome, &cx.log().lines()),
+                Err(panic) => with_history(panicked(panic.as_ref()), &cx.log().lines()),
+            };
+            (verdict, Some(cx.caps))
+        });
+        // A store may have left a blocking call behind; it must not hold the suite up.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        ended
+    })
+}
+
+fn verdict(outcome: Result<(), Stop>, history: &[String]) -> Verdict {
+    match outcome {
+        Ok(()) => Verdict::Pass,
+        Err(Stop::Fail(failure)) => with_history(Verdict::Fail(failure), history),
+        Err(Stop::Ignored(why)) => Verdict::Ignored(why),
+        Err(Stop::Inconclusive(why)) => Verdict::Inconclusive(why),
+    }
+}
+
+fn with_history(verdict: Verdict, history: &[String]) -> Verdict {
+    match verdict {
+        Verdict::Fail(mut failure) if failure.history.is_empty() => {
+            failure.history = history.to_vec();
+            Verdict::Fail(failure)
+        }
+        other => other,
+    }
+}
+
+/// A factory that makes worlds with `make` and hands them out with their type erased by `erase`.
+pub(crate) fn factory<P, W, M, F>(make: M, erase: fn(P) -> Box<W>) -> Factory<W>
+where
+    P: 'static,
+    W: ?Sized + 'static,
+    M: Fn(Env) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<P, BoxError>> + Send + 'static,
+{
+    Arc::new(move |env| -> BoxFuture<'static, Result<Box<W>, BoxError>> {
+        let made = make(env);
+        async move { Ok(erase(made.await?)) }.boxed()
+    })
+}
