@@ -1,0 +1,112 @@
+//! A store named by a URL, as the suite wants it: worlds of its own below the place that the user named.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use larder::{
+    Backend, BlobMulti, BlobStore, Caps, Clock, ClockSource, Contract, Durability,
+    HighVolumeBackend, KvDriver, Location, OpenError, OpenOptions, StashDriver, Store, TestClock,
+};
+use larder_conformance::{
+    BoxError, Env, Fixture, Suite, backend, blob_multi, blob_store, high_volume, kv_client, stash,
+};
+
+/// One world: everything in it lies below a random name.
+pub(crate) struct UrlWorld {
+    world: Location,
+    clock: Arc<TestClock>,
+    caps: Caps,
+    /// Places that would be gone with their last handle are held until the check has ended.
+    held: Mutex<HashMap<String, Store>>,
+}
+
+impl UrlWorld {
+    async fn make(location: Location, env: Env) -> Result<Self, BoxError> {
+        let clock = Arc::new(TestClock::new());
+        let world = location.child(&env.prefix);
+        let caps = open(&world, &clock).await?.caps();
+        Ok(Self {
+            world,
+            clock,
+            caps,
+            held: Mutex::default(),
+        })
+    }
+
+    async fn store(&self, place: &str) -> Result<Store, OpenError> {
+        let location = self.world.child(place);
+        if self.caps.durability == Durability::None {
+            let holder = open(&location, &self.clock).await?;
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.entry(place.to_owned()).or_insert(holder);
+        }
+        open(&location, &self.clock).await
+    }
+}
+
+async fn open(location: &Location, clock: &Arc<TestClock>) -> Result<Store, OpenError> {
+    let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(clock);
+    location.open(&OpenOptions::new().with_clock(clock)).await
+}
+
+impl Fixture for UrlWorld {
+    async fn new(_env: &Env) -> Result<Self, BoxError> {
+        Err("a world of a URL is made from its location".into())
+    }
+
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    fn clock(&self) -> Option<Arc<TestClock>> {
+        (self.caps.clock == ClockSource::Injected).then(|| Arc::clone(&self.clock))
+    }
+}
+
+macro_rules! opens {
+    ($($contract:ident: $object:ty),+ $(,)?) => {$(
+        impl $contract::Open for UrlWorld {
+            type Store = Arc<$object>;
+
+            async fn open(&self, place: &str) -> Result<Self::Store, BoxError> {
+                Ok(self.store(place).await?.$contract().await?)
+            }
+        }
+    )+};
+}
+
+opens! {
+    blob_multi: dyn BlobMulti,
+    blob_store: dyn BlobStore,
+    backend: dyn Backend,
+    high_volume: dyn HighVolumeBackend,
+    kv_client: dyn KvDriver,
+}
+
+impl stash::Open for UrlWorld {
+    type Store = Arc<dyn StashDriver>;
+
+    async fn open(&self, place: &str) -> Result<Self::Store, BoxError> {
+        Ok(self.store(place).await?.stash().await?)
+    }
+
+    async fn driver(&self, place: &str) -> Result<Option<Arc<dyn StashDriver>>, BoxError> {
+        Ok(Some(self.store(place).await?.stash().await?))
+    }
+}
+
+/// The checks of `contract` on the store at `location`.
+pub(crate) fn suite(location: &Location, contract: Contract) -> Option<Suite> {
+    let location = location.clone();
+    let make = move |env| UrlWorld::make(location.clone(), env);
+    Some(match contract {
+        Contract::BlobMulti => blob_multi::suite_with(make),
+        Contract::Stash => stash::suite_with(make),
+        Contract::BlobStore => blob_store::suite_with(make),
+        Contract::HighVolume => high_volume::suite_with(make),
+        Contract::Backend => backend::suite_with(make),
+        Contract::KvClient => kv_client::suite_with(make),
+        // A contract that this program does not know yet.
+        _ => return None,
+    })
+}

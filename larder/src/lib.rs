@@ -1,0 +1,51 @@
+//! Storage contracts, and the backends that keep them.
+//!
+//! Pick backends as features and name a place by a URL; what you get are the traits of `larder-traits`, which this
+//! crate re-exports, and nothing of the backend shows.
+//!
+//! ```
+//! # #[cfg(feature = "mem")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use larder::KvClient;
+//!
+//! let store = larder::open("mem:sessions").await?;
+//! let sessions = store.kv_client().await?;
+//! sessions.put_with_ttl("abc", "user 17", 3600).await?;
+//! assert_eq!(sessions.get("abc").await?.as_deref(), Some(&b"user 17"[..]));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "mem"))]
+//! # fn main() {}
+//! ```
+//!
+//! | feature | URL | offers |
+//! |---|---|---|
+//! | `mem` (default) | `mem:` (private), `mem:name` (shared in the process) | all contracts; nothing survives the process |
+//!
+//! Everything that can be configured fits into the URL as `?key=value`. A key that a backend does not know is an
+//! error and never ignored. Who wants a typed configuration instead uses the backend's own crate, re-exported as a
+//! module of this one.
+
+mod error;
+mod keys;
+mod location;
+mod medium;
+mod store;
+
+pub use error::{Hint, OpenError};
+pub use larder_traits::*;
+pub use location::Location;
+pub use store::{OpenOptions, Store};
+
+#[cfg(feature = "mem")]
+pub use larder_mem as mem;
+
+/// Opens the place that `url` names.
+///
+/// # Errors
+///
+/// [`OpenError`], which says in one line what is wrong with the URL or why the place cannot be opened.
+pub async fn open(url: &str) -> Result<Store, OpenError> {
+    Location::parse(url)?.open(&OpenOptions::new()).await
+}

@@ -1,0 +1,134 @@
+//! A place by its URL: parsed and checked, but not opened.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::error::OpenError;
+use crate::keys::decode;
+use crate::medium::{self, Medium};
+use crate::store::{OpenOptions, Store};
+
+/// A URL that was understood to the last key. Making one touches nothing.
+#[derive(Clone)]
+pub struct Location(Arc<dyn Medium>);
+
+impl Location {
+    /// Reads a URL such as `mem:name?kv_value_len_bytes_max=1024`.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] of kind `InvalidInput`, or `Unsupported` for a backend that was not built in.
+    pub fn parse(url: &str) -> Result<Self, OpenError> {
+        let (scheme, rest) = url.split_once(':').ok_or_else(|| OpenError::Malformed {
+            url: url.to_owned(),
+            why: "it has no scheme, such as `mem:`",
+        })?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        medium::configure(scheme, &decode(path)?, query).map(Self)
+    }
+
+    /// The scheme of this place's backend.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        self.0.scheme()
+    }
+
+    /// A place apart from this one, of the same configuration, for a `name` of `a-z 0-9 /`. Different names are
+    /// different places, and so are the children of different parents.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self(self.0.child(name))
+    }
+
+    /// Opens the place.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Failed`] where the medium refuses or fails.
+    pub async fn open(&self, options: &OpenOptions) -> Result<Store, OpenError> {
+        let opened = self.0.open(options.clock()).await?;
+        Ok(Store::new(opened))
+    }
+}
+
+impl FromStr for Location {
+    type Err = OpenError;
+
+    fn from_str(url: &str) -> Result<Self, OpenError> {
+        Self::parse(url)
+    }
+}
+
+impl fmt::Debug for Location {
+    /// The scheme alone: secrets may stand in the rest.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Location({}:…)", self.scheme())
+    }
+}
+
+#[cfg(all(test, feature = "mem"))]
+mod tests {
+    use super::*;
+
+    fn why(url: &str) -> String {
+        Location::parse(url).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_a_url_gets_wrong_is_said_in_one_line() {
+        assert_eq!(
+            why("nem:x"),
+            "no backend has the scheme `nem`; did you mean `mem`?"
+        );
+        assert_eq!(
+            why("postgres://h"),
+            "no backend has the scheme `postgres`; it must be one of mem"
+        );
+        assert_eq!(
+            why("/some/path"),
+            "`/some/path` is not a store's URL: it has no scheme, such as `mem:`"
+        );
+        assert_eq!(
+            why("mem:?kv_value_len_byte_max=1"),
+            "`mem:` knows no key `kv_value_len_byte_max`; did you mean `kv_value_len_bytes_max`?"
+        );
+        assert_eq!(
+            why("mem:?id_len_bytes_max=many"),
+            "`id_len_bytes_max=many`: invalid digit found in string"
+        );
+        assert_eq!(
+            why("mem:?id_len_bytes_max=1&id_len_bytes_max=2"),
+            "`id_len_bytes_max=2`: the key stands there twice"
+        );
+        assert_eq!(
+            why("mem:%FF"),
+            "`%FF` is not a store's URL: its percent-encoding is not that of UTF-8"
+        );
+    }
+
+    #[tokio::test]
+    async fn children_are_places_of_their_own_and_open_twice() {
+        use crate::KvClient;
+
+        let mut found = 0;
+        let parents = ["mem:", "mem:a", "mem:a//p"].map(|url| Location::parse(url).unwrap());
+        let mut stores = Vec::new();
+        for parent in &parents {
+            for name in ["p", "p1", "p/1"] {
+                let child = parent.child(name);
+                let store = child.open(&OpenOptions::new()).await.unwrap();
+                let kv = store.kv_client().await.unwrap();
+                assert_eq!(kv.get("who").await.unwrap(), None);
+                kv.put("who", format!("{found}")).await.unwrap();
+                stores.push((child, kv));
+                found += 1;
+            }
+        }
+        for (at, (child, _held)) in stores.iter().enumerate() {
+            let again = child.open(&OpenOptions::new()).await.unwrap();
+            let kv = again.kv_client().await.unwrap();
+            assert_eq!(kv.get("who").await.unwrap().unwrap(), format!("{at}"));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the facade asks of each backend: one file here for each feature, and nothing else knows the backend.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use larder_traits::{
+    Backend, BlobMulti, BlobStore, Caps, ChangeLog, Clock, Contract, HighVolumeBackend, KvDriver,
+    StashDriver,
+};
+
+use crate::error::{Hint, OpenError};
+use crate::keys::Keys;
+
+#[cfg(feature = "mem")]
+mod mem;
+
+/// A place that was configured and not opened.
+#[async_trait]
+pub(crate) trait Medium: fmt::Debug + Send + Sync {
+    /// See `Location::scheme`.
+    fn scheme(&self) -> &'static str;
+
+    /// See `Location::child`.
+    fn child(&self, name: &str) -> Arc<dyn Medium>;
+
+    async fn open(&self, clock: Arc<dyn Clock>) -> Result<Box<dyn Opened>, OpenError>;
+}
+
+/// An opened place. A method that stays as it is here means that the contract is not offered.
+#[async_trait]
+pub(crate) trait Opened: fmt::Debug + Send + Sync {
+    fn scheme(&self) -> &'static str;
+
+    fn caps(&self) -> Caps;
+
+    /// The contracts whose methods are overridden.
+    fn offers(&self) -> &'static [Contract];
+
+    async fn blob_multi(&self) -> Result<Arc<dyn BlobMulti>, OpenError> {
+        Err(self.lacks("blob-multi"))
+    }
+
+    async fn stash(&self) -> Result<Arc<dyn StashDriver>, OpenError> {
+        Err(self.lacks("stash"))
+    }
+
+    async fn blob_store(&self) -> Result<Arc<dyn BlobStore>, OpenError> {
+        Err(self.lacks("blob-store"))
+    }
+
+    async fn backend(&self) -> Result<Arc<dyn Backend>, OpenError> {
+        Err(self.lacks("backend"))
+    }
+
+    async fn high_volume(&self) -> Result<Arc<dyn HighVolumeBackend>, OpenError> {
+        Err(self.lacks("high-volume"))
+    }
+
+    async fn kv_client(&self) -> Result<Arc<dyn KvDriver>, OpenError> {
+        Err(self.lacks("kv-client"))
+    }
+
+    async fn change_log(&self) -> Result<Arc<dyn ChangeLog>, OpenError> {
+        Err(self.lacks("change-log"))
+    }
+
+    fn lacks(&self, what: &'static str) -> OpenError {
+        OpenError::NotOffered {
+            scheme: self.scheme(),
+            what,
+        }
+    }
+}
+
+/// Every scheme there is, built in or not; each is the name of its feature.
+const SCHEMES: &[&str] = &["mem"];
+
+/// Hands the parts of a URL to the backend of its scheme.
+pub(crate) fn configure(
+    scheme: &str,
+    path: &str,
+    query: &str,
+) -> Result<Arc<dyn Medium>, OpenError> {
+    let Some(&scheme) = SCHEMES.iter().find(|known| **known == scheme) else {
+        return Err(OpenError::UnknownScheme {
+            scheme: scheme.to_owned(),
+            hint: Hint::of(scheme, SCHEMES),
+        });
+    };
+    let keys = Keys::read(scheme, query)?;
+    match scheme {
+        #[cfg(feature = "mem")]
+        "mem" => mem::configure(path, keys),
+        _ => {
+            drop(keys);
+            Err(OpenError::NotBuilt { scheme })
+        }
+    }
+}
