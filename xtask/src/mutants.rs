@@ -1,0 +1,64 @@
+//! `cargo xtask mutants`: the suite against its zoo. A broken store that passes is a hole in the suite.
+
+use std::fs;
+
+use serde::Deserialize;
+
+use crate::{Result, answer, cargo, root};
+
+/// What the zoo writes when it is asked to.
+#[derive(Debug, Deserialize)]
+struct Summary {
+    killed: usize,
+    total: usize,
+    benign_passed: usize,
+    benign_total: usize,
+    survivors: Vec<Survivor>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Survivor {
+    id: String,
+    contract: String,
+    breaks: String,
+}
+
+pub(crate) fn run(rest: &[String]) -> Result {
+    let json = match rest {
+        [] => false,
+        [flag] if flag == "--json" => true,
+        [other, ..] => return Err(format!("mutants takes --json, not `{other}`")),
+    };
+    let path = root().join("target").join("larder").join("mutants.json");
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    }
+    // A summary of an earlier run must not be taken for this one's.
+    drop(fs::remove_file(&path));
+    let path_text = path.display().to_string();
+    let arguments = ["test", "-p", "larder-conformance", "--test", "zoo"];
+    let (_, success) = cargo::lines(&arguments, &[("LARDER_ZOO_SUMMARY", &path_text)], json)?;
+    let text = fs::read_to_string(&path)
+        .map_err(|e| format!("the zoo left no summary at {path_text}: {e}"))?;
+    let summary: Summary =
+        serde_json::from_str(&text).map_err(|e| format!("the zoo's summary does not read: {e}"))?;
+    if json {
+        answer(text.trim());
+    } else {
+        for it in &summary.survivors {
+            answer(&format!(
+                "survived: {} of {} ({})",
+                it.id, it.contract, it.breaks
+            ));
+        }
+        answer(&format!(
+            "{} of {} broken stores killed, {} of {} legal oddities passed",
+            summary.killed, summary.total, summary.benign_passed, summary.benign_total
+        ));
+    }
+    let all = summary.killed == summary.total && summary.benign_passed == summary.benign_total;
+    if success && all && summary.survivors.is_empty() {
+        return Ok(());
+    }
+    Err("the zoo is not held".into())
+}

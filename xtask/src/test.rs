@@ -1,0 +1,109 @@
+//! `cargo xtask test`: every test of the workspace, and one line of counts at the end.
+
+use std::collections::BTreeMap;
+
+use crate::{Result, answer, cargo, no_arguments};
+
+/// What the lines of test binaries add up to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+    /// Of the ignored ones: those that wait for an engine of the suite, by that engine.
+    pending: BTreeMap<String, usize>,
+    /// The other ignored ones, with their reasons.
+    reasons: Vec<String>,
+}
+
+impl Counts {
+    fn read(lines: &[String]) -> Self {
+        let mut counts = Self::default();
+        for line in lines {
+            if let Some(result) = line.strip_prefix("test result: ") {
+                counts.passed += number_before(result, " passed");
+                counts.failed += number_before(result, " failed");
+                counts.ignored += number_before(result, " ignored");
+            } else if let Some((test, why)) = line.split_once(" ... ignored") {
+                // The standard harness writes `ignored, why`, that of the suite `ignored (why)`.
+                let why = why.trim_start_matches([',', ' ', '(']);
+                counts.skip(test.trim_end(), why.strip_suffix(')').unwrap_or(why));
+            }
+        }
+        counts
+    }
+
+    fn skip(&mut self, test: &str, why: &str) {
+        let engine = why
+            .strip_prefix("pending: the ")
+            .and_then(|rest| rest.split(' ').next());
+        match engine {
+            Some(engine) => *self.pending.entry(engine.to_owned()).or_default() += 1,
+            None => {
+                let test = test.trim_start_matches("test ");
+                self.reasons.push(format!("{test}: {why}"));
+            }
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.pending.values().sum()
+    }
+}
+
+/// The number that stands before `word` in `text`.
+fn number_before(text: &str, word: &str) -> usize {
+    let before = text.split(word).next().unwrap_or_default();
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+pub(crate) fn run(rest: &[String]) -> Result {
+    no_arguments("test", rest)?;
+    let (lines, success) = cargo::lines(&["test", "--workspace", "--no-fail-fast"], &[], false)?;
+    let counts = Counts::read(&lines);
+    if !counts.reasons.is_empty() {
+        answer("\nwhat did not run, and why:");
+        for reason in &counts.reasons {
+            answer(&format!("  {reason}"));
+        }
+    }
+    for (engine, count) in &counts.pending {
+        answer(&format!("  {count} checks wait for the {engine} engine"));
+    }
+    let pending = counts.pending();
+    answer(&format!(
+        "\nlarder: {} passed, {} failed, {} ignored, {pending} pending",
+        counts.passed,
+        counts.failed,
+        counts.ignored.saturating_sub(pending),
+    ));
+    if success && counts.failed == 0 && counts.passed > 0 {
+        return Ok(());
+    }
+    Err("the tests did not pass".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up_over_binaries_and_pending_is_told_apart() {
+        let text = "\
+test a ... ok
+test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s
+test kv::seq::KV-8.1_x          ... ignored (needs the power shutdown())
+test kv::lin::KV-7.1_y          ... ignored (pending: the lin engine is not built)
+test slow ... ignored, it takes an hour
+test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let counts = Counts::read(&lines);
+        assert_eq!((counts.passed, counts.failed, counts.ignored), (15, 2, 2));
+        assert_eq!(counts.pending, BTreeMap::from([("lin".to_owned(), 1)]));
+        assert_eq!(
+            counts.reasons,
+            ["kv::seq::KV-8.1_x: needs the power shutdown()", "slow: it takes an hour"]
+        );
+    }
+}
