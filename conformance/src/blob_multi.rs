@@ -13,14 +13,14 @@ use crate::check::{Stop, describe};
 use crate::checks;
 use crate::contract::Contract;
 use crate::cx::{Cx, Log, brief, show};
-use crate::fixture::{BoxError, Env, Fixture};
+use crate::fixture::{BoxError, Env, Faults, Fixture};
 use crate::run::{self, Suite};
 
 /// How long the calls of a check may take that are not about deadlines.
 const AMPLE: Duration = Duration::from_secs(60);
 
 /// How often a call is made that a store answers with `Unavailable`, which says that a later one may succeed.
-const TRIES: u32 = 4;
+const TRIES: u32 = 12;
 
 /// Opens stores of this contract in a world.
 pub trait Open: Fixture {
@@ -36,6 +36,13 @@ pub trait Open: Fixture {
         &self,
     ) -> impl Future<Output = Result<Vec<(&'static str, Self::Store)>, BoxError>> + Send {
         std::future::ready(Ok(Vec::new()))
+    }
+
+    /// Power: media whose answers look like a success and are none, each with the words for how: an error inside an
+    /// answer of 200, a body cut short, noise (BM-13, C-3). One is armed as [`Fixture::faults`] is; `ErrorBefore` is a
+    /// call that was not served, `ErrorAfter` one that was, and both get such an answer.
+    fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)> {
+        Vec::new()
     }
 
     /// Power: what lies beside the place of that name, and among its objects, without being a key of it (BM-8, BM-10).
@@ -61,6 +68,7 @@ pub(crate) type Unusable = Vec<(&'static str, Arc<dyn BlobMulti>)>;
 pub(crate) trait World: crate::fixture::World {
     fn open<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Arc<dyn BlobMulti>, BoxError>>;
     fn unusable(&self) -> BoxFuture<'_, Result<Unusable, BoxError>>;
+    fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)>;
     fn foreign(&self, place: &str) -> Option<Arc<dyn Foreign>>;
 }
 
@@ -76,6 +84,10 @@ impl<P: Open> World for P {
             Ok(stores.into_iter().map(erase).collect())
         }
         .boxed()
+    }
+
+    fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)> {
+        Open::garbled(self)
     }
 
     fn foreign(&self, place: &str) -> Option<Arc<dyn Foreign>> {
@@ -158,6 +170,11 @@ fn show_value(value: &Option<impl AsRef<[u8]>>) -> String {
 impl Handle {
     pub(crate) fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The store itself, for calls that no log may slow down.
+    pub(crate) fn store(&self) -> Arc<dyn BlobMulti> {
+        Arc::clone(&self.store)
     }
 
     pub(crate) fn ample() -> Instant {

@@ -52,7 +52,7 @@ impl Engine {
     /// Whether this version of the suite has it. The checks of an engine that is not built are pending.
     #[must_use]
     pub fn is_built(self) -> bool {
-        matches!(self, Self::Sequential | Self::Model)
+        !matches!(self, Self::Kill | Self::Power | Self::Report)
     }
 }
 
@@ -167,6 +167,8 @@ pub struct Failure {
     pub expected: String,
     /// The calls that led there, the last one last; for the model engine, minimal.
     pub history: Vec<String>,
+    /// The same as data, where the calls were concurrent: who called when, and which call fits nowhere.
+    pub timeline: Option<Box<crate::lin::Witness>>,
 }
 
 /// How a check leaves early.
@@ -189,6 +191,7 @@ impl Stop {
             observed: observed.into(),
             expected: expected.into(),
             history: Vec::new(),
+            timeline: None,
         }))
     }
 

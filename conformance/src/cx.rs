@@ -154,9 +154,9 @@ impl<W: World + ?Sized> Cx<W> {
         what: impl Into<String>,
         call: impl Future<Output = T>,
     ) -> Result<T, Stop> {
-        tokio::time::timeout(bound, call).await.map_err(|_elapsed| {
-            Stop::fail(what, format!("no answer after {bound:?}"), "an answer")
-        })
+        tokio::time::timeout(bound, call)
+            .await
+            .map_err(|_elapsed| Stop::fail(what, format!("no answer after {bound:?}"), "an answer"))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +34,12 @@ pub trait Open: Fixture {
         _store: &Self::Store,
     ) -> impl Future<Output = Result<bool, BoxError>> + Send {
         async { Ok(false) }
+    }
+
+    /// Power: the bound that the clients of this world were configured with, after which a call on a silent server
+    /// ends as `Timeout` (KV-8).
+    fn call_bound(&self) -> Option<Duration> {
+        None
     }
 }
 
@@ -90,6 +97,7 @@ impl<S: KvClient + 'static> Kv for S {
 pub(crate) trait World: crate::fixture::World {
     fn open<'a>(&'a self, place: &'a str) -> BoxFuture<'a, Result<Arc<dyn Kv>, BoxError>>;
     fn shutdown<'a>(&'a self, store: &'a dyn Kv) -> BoxFuture<'a, Result<bool, BoxError>>;
+    fn call_bound(&self) -> Option<Duration>;
 }
 
 impl<P: Open> World for P {
@@ -103,6 +111,10 @@ impl<P: Open> World for P {
             .downcast_ref::<P::Store>()
             .expect("a world gets back the stores that it opened");
         Open::shutdown(self, store).boxed()
+    }
+
+    fn call_bound(&self) -> Option<Duration> {
+        Open::call_bound(self)
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::check::{Failure, Verdict};
 use crate::contract::Contract;
+use crate::lin::Witness;
 use crate::run::{Options, Trial};
 
 /// How one check ended on one backend.
@@ -109,6 +110,8 @@ struct FailureLine<'a> {
     observed: &'a str,
     expected: &'a str,
     history: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<&'a Witness>,
 }
 
 impl<'a> From<&'a Failure> for FailureLine<'a> {
@@ -118,6 +121,7 @@ impl<'a> From<&'a Failure> for FailureLine<'a> {
             observed: &failure.observed,
             expected: &failure.expected,
             history: &failure.history,
+            timeline: failure.timeline.as_deref(),
         }
     }
 }
@@ -172,10 +176,12 @@ impl Report {
 
     /// The records of the checks that failed.
     pub fn failures(&self) -> impl Iterator<Item = (&Record, &Failure)> {
-        self.records.iter().filter_map(|record| match &record.verdict {
-            Verdict::Fail(failure) => Some((record, failure.as_ref())),
-            _ => None,
-        })
+        self.records
+            .iter()
+            .filter_map(|record| match &record.verdict {
+                Verdict::Fail(failure) => Some((record, failure.as_ref())),
+                _ => None,
+            })
     }
 }
 

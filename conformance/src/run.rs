@@ -170,6 +170,7 @@ fn watched(body: &Body, seed: u64, profile: Profile) -> (Verdict, Option<Caps>) 
             observed: format!("no answer after {bound:?}"),
             expected: "every call ends".into(),
             history: Vec::new(),
+            timeline: None,
         }));
         (verdict, None)
     })
@@ -187,6 +188,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Verdict {
         observed: text,
         expected: "a classified error (C-3)".into(),
         history: Vec::new(),
+        timeline: None,
     }))
 }
 
@@ -279,9 +281,11 @@ fn body<W: World + ?Sized + 'static>(check: &'static Check<W>, factory: Factory<
                 return (Verdict::Ignored(why.into()), Some(cx.caps));
             }
             let ended = AssertUnwindSafe(run(&cx)).catch_unwind().await;
-            let verdict = match ended {
-                Ok(outcome) => verdict(outcome, &cx.log().lines()),
-                Err(panic) => with_history(panicked(panic.as_ref()), &cx.log().lines()),
+            let verdict = match (ended, pending) {
+                // What was looked at is in order, and a part that nobody could look at is not.
+                (Ok(Ok(())), Some(engine)) => Verdict::Pending(*engine),
+                (Ok(outcome), _) => verdict(outcome, &cx.log().lines()),
+                (Err(panic), _) => with_history(panicked(panic.as_ref()), &cx.log().lines()),
             };
             (verdict, Some(cx.caps))
         });

@@ -23,7 +23,7 @@ use crate::check::{Stop, describe};
 use crate::checks;
 use crate::contract::Contract;
 use crate::cx::{Cx, Log, brief};
-use crate::fixture::{BoxError, Env, Fixture};
+use crate::fixture::{BoxError, Env, Faults, Fixture};
 use crate::model::stash::Update;
 use crate::run::{self, Suite};
 
@@ -54,6 +54,12 @@ pub trait Open: Fixture {
         let _ = place;
         async { Ok(None) }
     }
+
+    /// Power: a medium that runs out of space. Armed for the `nth` call with `ErrorBefore`, it has room for `nth - 1`
+    /// more writes of whatever unit it counts in, and refuses all others for want of space until it is disarmed (ST-13).
+    fn no_space(&self) -> Option<Arc<dyn Faults>> {
+        None
+    }
 }
 
 pub(crate) trait World: crate::fixture::World {
@@ -68,6 +74,8 @@ pub(crate) trait World: crate::fixture::World {
         &'a self,
         place: &'a str,
     ) -> BoxFuture<'a, Result<Option<Box<dyn AnyStash>>, BoxError>>;
+
+    fn no_space(&self) -> Option<Arc<dyn Faults>>;
 }
 
 impl<P: Open> World for P {
@@ -91,6 +99,10 @@ impl<P: Open> World for P {
             Ok(store.map(|store| Box::new(store) as Box<dyn AnyStash>))
         }
         .boxed()
+    }
+
+    fn no_space(&self) -> Option<Arc<dyn Faults>> {
+        Open::no_space(self)
     }
 }
 
@@ -403,15 +415,17 @@ impl Cx<dyn World> {
 
     /// A handle on the place as a driver, or the reason why this check cannot run.
     pub(crate) async fn driver(&self, place: &str) -> Result<Arc<dyn StashDriver>, Stop> {
-        match self.world().driver(place).await {
-            Ok(Some(driver)) => Ok(driver),
-            Ok(None) => Err(Stop::Ignored("needs the power driver()".into())),
-            Err(e) => Err(Stop::fail(
-                format!("driver({place:?})"),
-                e.to_string(),
-                "a driver",
-            )),
-        }
+        let driver = self.driver_if_any(place).await?;
+        driver.ok_or_else(|| Stop::Ignored("needs the power driver()".into()))
+    }
+
+    /// A handle on the place as a driver, where the fixture offers one.
+    pub(crate) async fn driver_if_any(
+        &self,
+        place: &str,
+    ) -> Result<Option<Arc<dyn StashDriver>>, Stop> {
+        let driver = self.world().driver(place).await;
+        driver.map_err(|e| Stop::fail(format!("driver({place:?})"), e.to_string(), "a driver"))
     }
 }
 
@@ -481,6 +495,10 @@ fn show_items<K, V>(items: &[Item<K, V>]) -> String {
 }
 
 impl Handle {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn end<T>(
         &self,
         call: String,

@@ -74,6 +74,10 @@ pub enum TtlRestart {
     Restarts,
 }
 
+/// The least that may be declared as the longest value or payload (C-4). Below it a store could not be told from one
+/// that refuses everything.
+pub const VALUE_LEN_BYTES_LEAST: usize = 256 << 10;
+
 macro_rules! caps {
     (
         $(#[$doc:meta])*
@@ -134,7 +138,7 @@ caps! {
     pub struct BlobMultiCaps {
         /// The longest key, in bytes of UTF-8; at least 255 and at most 1,024 (BM-10).
         key_len_bytes_max / with_key_len_bytes_max: usize = crate::blob_multi::BASE_KEY_LEN_BYTES_MAX,
-        /// The longest value (BM-11).
+        /// The longest value; at least [`VALUE_LEN_BYTES_LEAST`] (BM-11).
         value_len_bytes_max / with_value_len_bytes_max: u64 = 1 << 20,
         /// Whether `list_keys` answers with one snapshot of all keys (BM-6).
         list_snapshot / with_list_snapshot: bool = false,
@@ -168,7 +172,7 @@ caps! {
 caps! {
     /// What a [`Backend`](crate::Backend) and a [`HighVolumeBackend`](crate::HighVolumeBackend) declare.
     pub struct HighVolumeCaps {
-        /// The longest payload (C-4): of a row for a high-volume backend, of an object for a plain one.
+        /// The longest payload; at least [`VALUE_LEN_BYTES_LEAST`] (C-4): of a row for a high-volume backend, of an object for a plain one.
         payload_len_bytes_max / with_payload_len_bytes_max: u64 = 1 << 20,
         /// The longest text form of an object id, in bytes (C-4).
         id_len_bytes_max / with_id_len_bytes_max: usize = 512,
@@ -186,7 +190,7 @@ caps! {
         empty_key / with_empty_key: bool = false,
         /// The longest key, in bytes (C-4).
         key_len_bytes_max / with_key_len_bytes_max: usize = 1024,
-        /// The longest value (C-4).
+        /// The longest value; at least [`VALUE_LEN_BYTES_LEAST`] (C-4).
         value_len_bytes_max / with_value_len_bytes_max: usize = 1 << 20,
         /// How long after its time to live an entry may still show (KV-3).
         ttl_granularity / with_ttl_granularity: Duration = Duration::from_secs(1),

@@ -11,7 +11,7 @@ use larder_traits::{
 };
 
 /// What this store declares. Each line is checked.
-pub const CAPS: Caps = Caps::LEAST
+pub(crate) const CAPS: Caps = Caps::LEAST
     .with_late_landing(LateLanding::Fenced)
     .with_blob_multi(
         BlobMultiCaps::LEAST
@@ -20,7 +20,7 @@ pub const CAPS: Caps = Caps::LEAST
     );
 
 #[derive(Debug, Default)]
-pub struct HashMapBlob(Mutex<HashMap<String, Bytes>>);
+pub(crate) struct HashMapBlob(Mutex<HashMap<String, Bytes>>);
 
 impl HashMapBlob {
     /// The map, if there is still time once the lock is there. Nothing after that takes any.
@@ -30,16 +30,23 @@ impl HashMapBlob {
         if Instant::now() < deadline {
             return Ok(blobs);
         }
-        Err(Fault::not_applied(ErrorKind::Timeout, "the deadline has passed"))
+        Err(Fault::not_applied(
+            ErrorKind::Timeout,
+            "the deadline has passed",
+        ))
     }
 }
 
 fn check(key: &str) -> Result<(), Fault> {
     match key.len() {
-        0 => Err(Fault::not_applied(ErrorKind::InvalidInput, "the key is empty")),
-        len if len > CAPS.blob_multi.key_len_bytes_max => {
-            Err(Fault::not_applied(ErrorKind::InvalidInput, "the key is too long"))
-        }
+        0 => Err(Fault::not_applied(
+            ErrorKind::InvalidInput,
+            "the key is empty",
+        )),
+        len if len > CAPS.blob_multi.key_len_bytes_max => Err(Fault::not_applied(
+            ErrorKind::InvalidInput,
+            "the key is too long",
+        )),
         _ => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use larder_traits::{
 };
 
 /// What this store declares. Each line is checked.
-pub const CAPS: Caps = Caps::LEAST
+pub(crate) const CAPS: Caps = Caps::LEAST
     .with_late_landing(LateLanding::Fenced)
     .with_kv_client(
         KvCaps::LEAST
@@ -26,7 +26,7 @@ pub const CAPS: Caps = Caps::LEAST
 type Entry = (Bytes, Option<SystemTime>);
 
 #[derive(Debug, Default)]
-pub struct HashMapKv(Mutex<HashMap<Vec<u8>, Entry>>);
+pub(crate) struct HashMapKv(Mutex<HashMap<Vec<u8>, Entry>>);
 
 impl HashMapKv {
     fn entries(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Entry>> {
@@ -39,11 +39,18 @@ fn bounded(what: &'static str, len: usize, max: usize) -> Result<(), Fault> {
     if len <= max {
         return Ok(());
     }
-    Err(Fault::not_applied(larder_traits::ErrorKind::InvalidInput, what))
+    Err(Fault::not_applied(
+        larder_traits::ErrorKind::InvalidInput,
+        what,
+    ))
 }
 
 fn check_key(key: &[u8]) -> Result<(), Fault> {
-    bounded("the key is too long", key.len(), CAPS.kv_client.key_len_bytes_max)
+    bounded(
+        "the key is too long",
+        key.len(),
+        CAPS.kv_client.key_len_bytes_max,
+    )
 }
 
 fn live(entries: &HashMap<Vec<u8>, Entry>, key: &[u8]) -> Option<Bytes> {
@@ -64,7 +71,11 @@ impl KvDriver for HashMapKv {
             return Err(zero_ttl());
         }
         check_key(key)?;
-        bounded("the value is too long", value.len(), CAPS.kv_client.value_len_bytes_max)?;
+        bounded(
+            "the value is too long",
+            value.len(),
+            CAPS.kv_client.value_len_bytes_max,
+        )?;
         // An end beyond what the clock can show is no end.
         let now = SystemClock::default().now();
         let end = ttl_secs.and_then(|secs| now.checked_add(Duration::from_secs(secs)));

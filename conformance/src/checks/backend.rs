@@ -1,11 +1,17 @@
 //! The checks of `Backend`.
 
+pub(in crate::checks) mod access;
+pub(in crate::checks) mod calls;
+pub(in crate::checks) mod cancel;
 pub(in crate::checks) mod common;
+pub(in crate::checks) mod faults;
 mod lifecycle;
+pub(in crate::checks) mod lin;
 pub(in crate::checks) mod objects;
 mod payloads;
 mod replacing;
 pub(in crate::checks) mod shape;
+pub(in crate::checks) mod time;
 
 use crate::backend::World;
 use crate::check::Check;

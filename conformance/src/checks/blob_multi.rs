@@ -2,16 +2,24 @@
 
 mod bounds;
 mod common;
+mod concurrent;
 mod deadlines;
 mod deletes;
+mod drops;
 mod failures;
+mod faults;
 mod get;
 mod keys;
+mod landing;
 mod listing;
+mod methods;
 mod places;
 mod set;
+mod slow;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_concurrent;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 

@@ -4,10 +4,14 @@ mod buffers;
 mod common;
 pub(crate) mod content;
 mod crash;
+mod failing;
 mod frames;
 mod names;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_engines;
+mod threads;
 mod writes;
 
 use larder_traits::{BlobGuid, Caps, Durability};

@@ -2,6 +2,7 @@
 
 mod bench;
 mod common;
+mod lin;
 mod matrix;
 mod plain;
 mod races;

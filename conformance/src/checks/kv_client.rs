@@ -1,11 +1,18 @@
 //! The checks of `KvClient`.
 
+mod clients;
 mod common;
+mod concurrent;
+mod dropped;
+mod ends;
 mod expiry;
+mod failing;
 mod keys;
 mod outside;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_engines;
 mod values;
 
 use bytes::Bytes;

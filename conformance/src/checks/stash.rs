@@ -4,14 +4,20 @@ mod batches;
 mod changes;
 mod collections;
 mod common;
+mod concurrent;
 mod data;
+mod drops;
+mod faults;
 mod frontiers;
 mod handles;
+mod methods;
 mod operations;
 mod peeks;
 mod rows;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_concurrent;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -8,22 +8,39 @@ const CALLS_MAX: u64 = 200;
 
 /// Makes the first, the second, … call to the medium fail in turn, until `attempt` gets through without meeting the
 /// fault. `attempt` performs the operation, calls `disarm`, judges what it finds, and returns what `disarm` said.
-pub(crate) async fn each_call<A, F>(faults: &dyn Faults, kind: FaultKind, mut attempt: A) -> Outcome
+pub(crate) async fn each_call<A, F>(faults: &dyn Faults, kind: FaultKind, attempt: A) -> Outcome
+where
+    A: FnMut(u64) -> F,
+    F: Future<Output = Result<bool, Stop>>,
+{
+    enough(each_met(faults, kind, attempt).await?)
+}
+
+/// As [`each_call`], for operations that may need no call to their medium; how often the fault was met.
+pub(crate) async fn each_met<A, F>(
+    faults: &dyn Faults,
+    kind: FaultKind,
+    mut attempt: A,
+) -> Result<u64, Stop>
 where
     A: FnMut(u64) -> F,
     F: Future<Output = Result<bool, Stop>>,
 {
     for nth in 1..=CALLS_MAX {
         faults.arm(nth, kind);
-        let met = attempt(nth).await?;
-        if !met && nth == 1 {
-            return Err(Stop::Inconclusive("the fault was never met".into()));
-        }
-        if !met {
-            return Ok(());
+        if !attempt(nth).await? {
+            return Ok(nth - 1);
         }
     }
     Err(Stop::Inconclusive(format!(
         "the operation still made calls to its medium after {CALLS_MAX} of them"
     )))
+}
+
+/// Inconclusive unless a fault was met at all.
+pub(crate) fn enough(met: u64) -> Outcome {
+    if met == 0 {
+        return Err(Stop::Inconclusive("the fault was never met".into()));
+    }
+    Ok(())
 }

@@ -3,6 +3,9 @@
 //! `proptest` generates and shrinks the lists; this engine runs them, each in a world of its own, so that a case leaves
 //! nothing behind for the next. A list that makes the store and the model disagree is made smaller as long as they
 //! still do, within bounds, and the smallest is what the failure shows.
+//!
+//! Lists are short, so that a failure can be read. What only a long life in one place brings out, such as every
+//! hundredth write going wrong, is looked for by a last run of many lists joined into one.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -22,6 +25,9 @@ const SHRINK_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long one list is. Long enough for a state to build up, short enough to read when it fails.
 pub(crate) const CASE_LEN_MAX: usize = 60;
 
+/// How long the joined list is at most.
+const JOINED_LEN_MAX: usize = 2_000;
+
 /// Runs lists from `strategy` until the profile's number of operations is used up.
 ///
 /// `run` performs one list in the world of the context that it gets, side by side with its model, and stops at the
@@ -29,23 +35,66 @@ pub(crate) const CASE_LEN_MAX: usize = 60;
 pub(crate) async fn run<W, Op, S, F>(cx: &Cx<W>, strategy: S, run: F) -> Outcome
 where
     W: World + ?Sized,
-    Op: Debug,
+    Op: Clone + Debug,
     S: Strategy<Value = Vec<Op>>,
     F: for<'a> Fn(&'a Cx<W>, &'a [Op]) -> LocalBoxFuture<'a, Outcome>,
 {
     let mut runner = TestRunner::new_with_rng(Config::default(), cx.rng());
     let mut operations = 0;
+    let mut joined = Vec::new();
     while operations < cx.profile.model_operations() {
         let mut tree = strategy
             .new_tree(&mut runner)
             .map_err(|e| Stop::Inconclusive(format!("no operations could be generated: {e}")))?;
         let list = tree.current();
         operations += list.len().max(1);
+        joined.extend_from_slice(&list);
         if let Some(failure) = try_list(cx, &list, &run).await? {
             return Err(Stop::Fail(shrink(cx, &mut tree, failure, &run).await));
         }
     }
-    Ok(())
+    joined.truncate(JOINED_LEN_MAX);
+    match try_list(cx, &joined, &run).await? {
+        None => Ok(()),
+        Some(failure) => Err(Stop::Fail(cut(cx, joined, failure, &run).await)),
+    }
+}
+
+/// Makes a joined list smaller: leaves out halves, quarters and so on, as long as the rest still fails.
+async fn cut<W, Op, F>(
+    cx: &Cx<W>,
+    mut list: Vec<Op>,
+    mut smallest: Box<Failure>,
+    run: &F,
+) -> Box<Failure>
+where
+    W: World + ?Sized,
+    Op: Clone,
+    F: for<'a> Fn(&'a Cx<W>, &'a [Op]) -> LocalBoxFuture<'a, Outcome>,
+{
+    let started = Instant::now();
+    let mut attempts = 0;
+    let mut chunk = list.len() / 2;
+    while chunk > 0 {
+        let mut at = 0;
+        while at < list.len() {
+            if attempts == SHRINK_ATTEMPTS_MAX || started.elapsed() > SHRINK_TIME_MAX {
+                return smallest;
+            }
+            attempts += 1;
+            let end = (at + chunk).min(list.len());
+            let without = [&list[..at], &list[end..]].concat();
+            match try_list(cx, &without, run).await {
+                Ok(Some(failure)) => {
+                    smallest = failure;
+                    list = without;
+                }
+                Ok(None) | Err(_) => at = end,
+            }
+        }
+        chunk /= 2;
+    }
+    smallest
 }
 
 async fn try_list<W, Op, F>(cx: &Cx<W>, list: &[Op], run: &F) -> Result<Option<Box<Failure>>, Stop>

@@ -13,6 +13,7 @@ use proptest::prelude::{Rng, RngExt};
 use proptest::test_runner::TestRng;
 
 use super::objects::{chunks, far, id, id_of_len, name};
+use super::{cancel, faults, time};
 use crate::backend::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::checks::{pattern, refused};
@@ -25,13 +26,25 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "every provoked error has a kind and an outcome that holds",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            faults::every_error(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "C-1.2",
         "one native error before and after the commit point",
     )
     .kills("outcome from native error")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            faults::either_side(cx, &a, &b).await
+        })
+    }),
     Check::new("C-1.3", "error texts and conversions").level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
@@ -59,29 +72,60 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-5.1", "the clock goes a year ahead, and an hour back")
         .kills("hidden clock, underflow")
         .level(Level::Declared)
-        .engines(&[Engine::Time]),
+        .engines(&[Engine::Time])
+        .gate(time::own_clock)
+        .run(|cx| {
+            Box::pin(async move {
+                let (a, b) = cx.open_two("p").await?;
+                time::ahead_and_back(cx, &a, &b).await
+            })
+        }),
     Check::new("C-6.1", "every method dropped at every await")
         .kills("torn value, poisoned store")
-        .engines(&[Engine::Cancel]),
+        .engines(&[Engine::Cancel])
+        .run(|cx| {
+            Box::pin(async move {
+                let (a, b) = cx.open_two("p").await?;
+                cancel::swept(cx, &a, &b).await
+            })
+        }),
     Check::new(
         "C-6.2",
         "more calls dropped than a pool holds, then one more",
     )
     .kills("leaked permit, lock")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            cancel::leaks(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "C-6.3",
         "a write that was dropped does not land after a later one",
     )
     .kills("false Fenced")
     .level(Level::Declared)
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            cancel::late(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "C-6.4",
         "one of several waiting calls is dropped, and the others end",
     )
     .kills("lost wake-up")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            cancel::queued(cx, &a, &b).await
+        })
+    }),
 ];
 
 /// The names of eight handles.
@@ -349,7 +393,7 @@ pub(in crate::checks) async fn bounds<W: fixture::World + ?Sized>(
         cx.eq("an id at the bound, after one beyond it", &found, &expected)?;
     }
     let Some(max) = payload_max(cx) else {
-        return Ok(());
+        return Err(too_much(cx));
     };
     let most = Bytes::from(pattern("most", max));
     let beyond = Bytes::from(pattern("beyond", max + 1));
@@ -394,6 +438,14 @@ pub(in crate::checks) async fn bounds<W: fixture::World + ?Sized>(
 pub(in crate::checks) fn payload_max<W: fixture::World + ?Sized>(cx: &Cx<W>) -> Option<usize> {
     let max = usize::try_from(cx.caps.high_volume.payload_len_bytes_max).ok()?;
     (max <= cx.profile.value_len_bytes_max()).then_some(max)
+}
+
+/// Why the bound of payloads was not looked at.
+pub(in crate::checks) fn too_much<W: fixture::World + ?Sized>(cx: &Cx<W>) -> Stop {
+    Stop::Ignored(format!(
+        "the bound of ids holds; that of payloads, {} bytes, is more than this profile writes",
+        cx.caps.high_volume.payload_len_bytes_max
+    ))
 }
 
 async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {

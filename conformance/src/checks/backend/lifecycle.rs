@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use larder_traits::Metadata;
 
+use super::faults;
 use super::objects::{id, name};
 use crate::backend::World;
 use crate::check::{Check, Engine, Level, Outcome};
@@ -27,7 +28,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Kill, Engine::Power]),
     Check::new("BK-5.1", "join ends where the work in the background fails")
         .kills("endless loop")
-        .engines(&[Engine::Time]),
+        .engines(&[Engine::Fault])
+        .run(|cx| Box::pin(faults::join_ends(cx))),
     Check::new(
         "BK-5.2",
         "join ends on a fresh store and on a busy one, which stays usable",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder_traits::{Clock, ExpirationPolicy, Metadata};
 
+use super::faults;
 use super::objects::{chunks, far, len_max, name};
 use crate::backend::{Object, World};
 use crate::check::{Check, Engine, Outcome};
@@ -23,7 +24,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a body that is cut short is an error in the stream",
     )
     .kills("truncation")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::cut_short(cx))),
     Check::new(
         "BK-2.3",
         "objects alive to their last millisecond are there, and are absent from their deadline on",

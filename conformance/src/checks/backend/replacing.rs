@@ -11,6 +11,7 @@ use larder_traits::{
 };
 use tokio::sync::Notify;
 
+use super::lin;
 use super::objects::{chunks, far, len_max, name};
 use crate::backend::{Handle, Object, World, collect};
 use crate::check::{Check, Engine, Outcome, Stop, describe};
@@ -20,10 +21,11 @@ use crate::cx::{Cx, brief};
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
         "BK-1.1",
-        "puts, gets and deletes of one object at once, and a kill inside",
+        "puts, gets and deletes of few objects at once, one handle and several",
     )
     .kills("torn object")
-    .engines(&[Engine::Lin, Engine::Kill]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(lin::registers(cx))),
     Check::new(
         "BK-1.2",
         "a put whose stream fails or whose future is dropped half-way leaves the old object",
@@ -35,13 +37,20 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a get that streams while a put replaces is of one object",
     )
     .kills("mixture")
-    .engines(&[Engine::Lin, Engine::Kill]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(lin::streams(cx))),
     Check::new(
         "BK-1.4",
         "a get that was begun before a put or a delete ends as the old object or in an error",
     )
     .kills("mixture, a short body")
     .run(|cx| Box::pin(bk_1_4(cx))),
+    Check::new(
+        "BK-1.5",
+        "a kill inside a put or a delete leaves the old object or the new one",
+    )
+    .kills("torn object, mixture")
+    .engines(&[Engine::Kill]),
 ];
 
 /// The error of a caller's own stream, told from others by its number.

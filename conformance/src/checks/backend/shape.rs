@@ -6,6 +6,7 @@ use bytes::Bytes;
 use larder_traits::{Clock, ErrorKind, ExpirationPolicy, Metadata};
 
 use super::objects::{alike_ids, far, metadata_ladder, name};
+use super::{access, time};
 use crate::backend::{Object, World};
 use crate::check::{Check, Engine, Outcome};
 use crate::checks::{pattern, refused};
@@ -17,22 +18,46 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "alive before the deadline and dead at it, in every call; no time at all",
     )
     .kills("a path without expiry")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            time::deadlines(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "HV-8.2",
         "an object under Manual has no deadline and lives on",
     )
     .kills("invented expiry")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            time::no_deadline(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "HV-8.3",
         "accesses to an idle object extend it, after the debounce only",
     )
     .kills("write per read")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            time::idle(cx, &a, &b).await
+        })
+    }),
     Check::new("HV-8.4", "accesses against overwrites, deletes and expiry")
         .kills("blind bump")
-        .engines(&[Engine::Lin]),
+        .engines(&[Engine::Lin])
+        .run(|cx| {
+            Box::pin(async move {
+                let (a, b) = cx.open_two("p").await?;
+                access::revived(cx, &a, &b).await
+            })
+        }),
     Check::new(
         "HV-8.6",
         "a deadline that is given is kept, and one that cannot be is refused",

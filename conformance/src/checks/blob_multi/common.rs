@@ -3,15 +3,17 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::{try_join, try_join_all};
-use larder_traits::{Atomicity, Classify, Durability, ErrorKind, ExternalError, Outcome as Effect};
+use larder_traits::{
+    Atomicity, Classify, Clock, Durability, ErrorKind, ExternalError, Outcome as Effect,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{NAMES, all_is, bounds, fill, get_is, list_is, long_key};
+use super::{NAMES, all_is, bounds, drops, faults, fill, get_is, landing, list_is, long_key};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::pattern;
+use crate::checks::{pattern, refused};
 use crate::cx::Cx;
 use crate::model::blob_multi::Blobs;
 
@@ -21,13 +23,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "every provoked error has a kind and an outcome, and NotApplied stays without effect",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::c_1_1(cx))),
     Check::new(
         "C-1.2",
         "one native error before and after the commit point has two outcomes",
     )
     .kills("outcome from the native error")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::c_1_2(cx))),
     Check::new(
         "C-1.3",
         "no decision hangs on an error's text, no blanket From",
@@ -55,7 +59,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "garbage in answers, files with flipped bits or cut short",
     )
     .kills("panic, hang")
-    .engines(&[Engine::Fault, Engine::Power]),
+    .engines(&[Engine::Fault, Engine::Power])
+    .run(|cx| Box::pin(faults::c_3_2(cx))),
     Check::new(
         "C-4.1",
         "each bound is reached, and one more is refused with the old value intact",
@@ -71,29 +76,34 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("hidden clock, underflow")
     .level(Level::Declared)
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(c_5_1(cx))),
     Check::new("C-6.1", "every method dropped at every await")
         .kills("torn value, poisoned store")
-        .engines(&[Engine::Cancel]),
+        .engines(&[Engine::Cancel])
+        .run(|cx| Box::pin(drops::c_6_1(cx))),
     Check::new(
         "C-6.2",
         "twice as many dropped calls as the pool is large, then one more",
     )
     .kills("leaked permit, lock")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(drops::c_6_2(cx))),
     Check::new(
         "C-6.3",
         "a dropped write does not land over a later acknowledged one, if declared",
     )
     .kills("false Fenced")
     .level(Level::Declared)
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(landing::c_6_3(cx))),
     Check::new(
         "C-6.4",
         "one of several queued calls is dropped; the others end",
     )
     .kills("lost wake-up")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(drops::c_6_4(cx))),
 ];
 
 async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {
@@ -154,6 +164,43 @@ async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
         let d = cx.open_as("d", "p").await?;
         all_is(&d, &model).await?;
         list_is(&d, model.keys()).await?;
+    }
+    Ok(())
+}
+
+async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
+    let clock = cx.clock()?;
+    let (a, b) = cx.open_two("p").await?;
+    let mut model = Blobs::default();
+    fill(&a, &mut model, "before", "5.1", 5_000).await?;
+    fill(&b, &mut model, "empty", "5.1", 0).await?;
+    let start = clock.now();
+    let jumps = [
+        ("a_year_on", start + YEAR),
+        ("an_hour_back", start + YEAR - HOUR),
+        ("to_before_the_start", start - YEAR),
+        ("a_century_on", start + YEAR * 100),
+        ("to_the_start_of_time", std::time::UNIX_EPOCH),
+        ("to_the_start", start),
+    ];
+    for (at, (words, to)) in jumps.into_iter().enumerate() {
+        clock.set(to);
+        cx.log().push(format!("-- the clock goes {words} --"));
+        let (writer, reader) = if at % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        all_is(reader, &model).await?;
+        // Deadlines are points of another clock: an hour ahead is ahead, and a moment ago is past.
+        fill(writer, &mut model, words, "5.1", at * 700).await?;
+        fill(writer, &mut model, "shared", words, 100).await?;
+        if at % 2 == 1 {
+            writer.delete("shared").await?;
+            model.delete("shared");
+        }
+        let late = reader.try_get(Instant::now(), "before").await;
+        refused("get with a passed deadline", late, ErrorKind::Timeout)?;
+        all_is(reader, &model).await?;
+        all_is(&cx.open_as("late", "p").await?, &model).await?;
     }
     Ok(())
 }

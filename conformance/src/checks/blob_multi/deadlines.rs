@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use larder_traits::{Atomicity, ErrorKind};
 
-use super::{all_is, fill, get_is, read_is, same_lines};
+use super::{all_is, faults, fill, get_is, read_is, same_lines, slow};
 use crate::blob_multi::{Handle, World, patient};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::{pattern, refused};
@@ -25,7 +25,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a request that hangs, in every method: back in time, writes as Unknown",
     )
     .kills("no timer")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(slow::bm_7_2(cx))),
     Check::new("BM-7.3", "deadlines of days, decades and ages ahead")
         .kills("overflow")
         .run(|cx| Box::pin(bm_7_3(cx))),
@@ -34,27 +35,29 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "pool full, lock held, failures that are slow to repeat: back in time",
     )
     .kills("waits and retries outside the timer")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(slow::bm_7_4(cx))),
     Check::new("BM-7.5", "other failures are not of kind Timeout")
         .kills("wrong kind")
-        .engines(&[Engine::Fault]),
+        .engines(&[Engine::Fault])
+        .run(|cx| Box::pin(faults::bm_7_5(cx))),
 ];
 
 /// How late a call may come back (BM-7).
 const GRACE: Duration = Duration::from_millis(250);
 /// How long a refused write is watched for.
-const WATCH: Duration = Duration::from_secs(1);
+pub(super) const WATCH: Duration = Duration::from_secs(1);
 /// How often the canary wakes.
 const CANARY: Duration = Duration::from_millis(5);
 
 /// A task that only wakes up, and how late it was at worst: what the machine adds to every time that is measured.
-struct Canary {
+pub(super) struct Canary {
     late_nanos: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Canary {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let late_nanos = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&late_nanos);
         let task = tokio::spawn(async move {
@@ -71,19 +74,24 @@ impl Canary {
 
     /// Fails if `took` is more than the grace, unless the canary was late as well.
     fn prompt(&self, call: &str, took: Duration) -> Outcome {
+        self.late_by(&format!("{call} with a deadline that has passed"), took)
+    }
+
+    /// Fails if a call came back later than the grace after its deadline, unless the canary was late as well.
+    pub(super) fn late_by(&self, call: &str, took: Duration) -> Outcome {
         if took <= GRACE {
             return Ok(());
         }
         let late = Duration::from_nanos(self.late_nanos.load(Ordering::Relaxed));
         if late > GRACE / 2 {
             return Err(Stop::Inconclusive(format!(
-                "{call} took {took:?}, but the machine was late by {late:?} itself"
+                "{call}: {took:?} late, but the machine was late by {late:?} itself"
             )));
         }
         Err(Stop::fail(
-            format!("{call} with a deadline that has passed"),
-            format!("an answer after {took:?}"),
-            format!("an answer within {GRACE:?}"),
+            call,
+            format!("an answer {took:?} after its deadline"),
+            format!("an answer within {GRACE:?} of it"),
         ))
     }
 }

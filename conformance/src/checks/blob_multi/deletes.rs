@@ -5,7 +5,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::task::JoinHandle;
 
 use super::set::in_task;
-use super::{IN_FLIGHT, NAMES, all_is, fill, get_is, list_is, read_is, same_lines};
+use super::{IN_FLIGHT, NAMES, all_is, concurrent, fill, get_is, list_is, read_is, same_lines};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::checks::pattern;
@@ -27,7 +27,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "calls on one key are linearizable, on one handle and on several",
     )
     .kills("re-ordering, replica lag")
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::bm_6_1(cx))),
     Check::new(
         "BM-6.2",
         "what one handle has read does not hide what another does",
@@ -46,7 +47,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("unlinearizable list")
     .level(Level::Declared)
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::bm_6_4(cx))),
 ];
 
 async fn bm_5_1(cx: &Cx<dyn World>) -> Outcome {

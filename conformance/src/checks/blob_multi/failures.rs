@@ -1,9 +1,10 @@
 //! BM-12 and BM-13: writes of unknown outcome, and errors that are errors.
 
-use larder_traits::{Atomicity, Classify, ExternalError, Outcome as Effect};
+use larder_traits::{Atomicity, Classify, ExternalError, LateLanding, Outcome as Effect};
 
+use super::{faults, landing};
 use crate::blob_multi::{Handle, World};
-use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
+use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
 use crate::cx::{Cx, brief};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -13,20 +14,32 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("zombie write")
     .level(Level::Declared)
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .gate(|caps| match caps.late_landing {
+        LateLanding::Fenced => Gate::Run,
+        LateLanding::MayLandLate(_) => Gate::Ignore("declared: such a write may land late"),
+    })
+    .run(|cx| Box::pin(landing::bm_12(cx))),
     Check::new(
         "BM-12.2",
         "declared not fenced: a write lands within the stated bound or never",
     )
     .kills("false bound")
     .level(Level::Declared)
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .gate(|caps| match caps.late_landing {
+        LateLanding::MayLandLate(Some(_)) => Gate::Run,
+        LateLanding::MayLandLate(None) => Gate::Ignore("declared: late, and within no bound"),
+        LateLanding::Fenced => Gate::Ignore("declared fenced, which is BM-12.1"),
+    })
+    .run(|cx| Box::pin(landing::bm_12(cx))),
     Check::new(
         "BM-13.1",
         "a set or delete whose answer is lost: Ok, or Unknown",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::bm_13_1(cx))),
     Check::new(
         "BM-13.2",
         "wrong credentials, no bucket, closed port: errors from every method",
@@ -38,7 +51,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "an answer of 200 with an error inside, or with a short body: not accepted",
     )
     .kills("broken answer accepted")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::bm_13_3(cx))),
 ];
 
 async fn bm_13_2(cx: &Cx<dyn World>) -> Outcome {

@@ -216,6 +216,9 @@ fn ranges_around(len: u64) -> Vec<Range<u64>> {
         len.saturating_sub(1),
         len,
         len + 1,
+        1 << 32,
+        (1 << 32) + 1,
+        (1 << 32) + len,
         u64::MAX - 1,
         u64::MAX,
     ];

@@ -4,7 +4,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use larder_traits::Atomicity;
 use proptest::prelude::*;
 
-use super::{IN_FLIGHT, all_is, fill, list_is, read_is, same_lines, values_are};
+use super::{IN_FLIGHT, all_is, concurrent, fill, list_is, read_is, same_lines, values_are};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome};
 use crate::checks::pattern;
@@ -34,7 +34,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(bm_2_3(cx))),
     Check::new("BM-2.4", "a list during churn has each untouched key once")
         .kills("cursor slips")
-        .engines(&[Engine::Lin]),
+        .engines(&[Engine::Lin])
+        .run(|cx| Box::pin(concurrent::bm_2_4(cx))),
     Check::new(
         "BM-2.5",
         "a list during large sets, and after a kill, has given keys only",

@@ -4,7 +4,7 @@ use futures_util::future::try_join_all;
 use larder_traits::Atomicity;
 use proptest::prelude::*;
 
-use super::{get_is, list_is};
+use super::{concurrent, faults, get_is, list_is};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::pattern;
@@ -22,7 +22,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "readers of a running set see the old value or the new one, never none",
     )
     .kills("in-place write, delete then put")
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::bm_4_1(cx))),
     Check::new(
         "BM-4.2",
         "of two writers of one key with values of unequal lengths, one wins whole",
@@ -40,7 +41,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "after a set that failed or was killed at any step: the old value or the new",
     )
     .kills("half replace")
-    .engines(&[Engine::Fault, Engine::Kill]),
+    .engines(&[Engine::Fault, Engine::Kill])
+    .run(|cx| Box::pin(faults::bm_4_4(cx))),
     Check::new(
         "BM-4.5",
         "a non-atomic set that is cut tears its own key at most; a complete one is durable",

@@ -7,7 +7,7 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, Caps, Classify, ErrorKind, Outcome
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame, own_frame};
-use super::guid;
+use super::{failing, guid};
 use crate::blob_store::{Batch, World};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
@@ -18,13 +18,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "every provoked error has a kind and an outcome, and NotApplied stays without effect",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::c_1_1(cx))),
     Check::new(
         "C-1.2",
         "one native error before and after the commit point has two outcomes",
     )
     .kills("outcome from native error")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::c_1_2(cx))),
     Check::new(
         "C-1.3",
         "no error is told apart by its text or converted without an outcome",
@@ -70,7 +72,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("hidden clock, underflow")
     .level(Level::Declared)
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(failing::c_5_1(cx))),
 ];
 
 fn shared(caps: &Caps) -> Gate {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use larder_traits::{Caps, Durability, ErrorKind, PAGE_SIZE};
 
 use super::content::{filled, frame};
-use super::{durable, guid};
+use super::{durable, failing, guid};
 use crate::blob_store::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::refused;
@@ -35,7 +35,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a sync fails: Unknown, then refused until reopened, and what was flushed is intact",
     )
     .kills("retried into a lie")
-    .engines(&[Engine::Fault]),
+    .gate(durable)
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::bs_12_1(cx))),
     Check::new(
         "BS-13.1",
         "flipped bytes, zeroed sectors, swapped and stale frames in the files are Corrupt",
@@ -75,13 +77,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a full disk at the n-th call, then room: it goes on",
     )
     .kills("poisoned")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::bs_15_2(cx))),
     Check::new(
         "BS-15.3",
         "an EIO on a read is an error, not an absent or empty blob",
     )
     .kills("NotFound, zeros")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::bs_15_3(cx))),
 ];
 
 /// The number of the blob that stays as it was; all others are damaged.

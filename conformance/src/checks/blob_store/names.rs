@@ -4,7 +4,7 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, Durability};
 use proptest::prelude::*;
 
 use super::content::{frame, own_frame};
-use super::guid;
+use super::{guid, threads};
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::cx::Cx;
@@ -24,7 +24,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a list during churn has the untouched blobs once each",
     )
     .kills("cursor slips")
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(threads::bs_6_2(cx))),
     Check::new("BS-6.3", "what has_blob costs beside 100 and 10,000 blobs")
         .kills("scan")
         .level(Level::Report)

@@ -4,7 +4,7 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, Caps, Durability};
 use proptest::prelude::*;
 
 use super::content::{filled, frame, own_frame};
-use super::guid;
+use super::{failing, guid, threads};
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Check, Engine, Gate, Outcome, Stop};
 use crate::cx::Cx;
@@ -21,7 +21,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "the i-th write of a batch fails: a prefix has landed, the same again heals",
     )
     .kills("half state")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::bs_7_2(cx))),
     Check::new(
         "BS-7.3",
         "a batch of ten times the queue's depth, with each name four times in it",
@@ -61,7 +62,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "flushes against writes: needs_flush is never false over a volatile one",
     )
     .kills("racy hint")
-    .engines(&[Engine::Lin]),
+    .gate(power)
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(threads::bs_9_3(cx))),
 ];
 
 fn power(caps: &Caps) -> Gate {

@@ -1,171 +1,26 @@
-//! Calls as values, performed on a store and on the model side by side.
+//! A store and the model side by side.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use larder_traits::{
-    BackendError, Classify, Clock, ErrorKind, ExpirationPolicy, Fault, Metadata, ObjectId, Outcome,
-    SystemClock, TestClock, TieredMetadata, TieredWrite, Tombstone,
+    Clock, ExpirationPolicy, Metadata, ObjectId, SystemClock, TestClock, Tombstone,
 };
 
-use crate::backend::Object;
 use crate::check::{self, Stop};
+pub(super) use crate::checks::backend::calls::{Answer, Call};
+use crate::checks::backend::calls::{Subject, expect};
 use crate::checks::backend::objects::{far, name};
 use crate::checks::pattern;
-use crate::cx::{Cx, show};
-use crate::high_volume::{Handle, World, show_head, show_write};
-use crate::model::high_volume::{Row, Rows, Shown, ShownRedirect, show_time};
-
-/// A call on one row.
-#[derive(Clone)]
-pub(super) enum Call {
-    PutInline(Metadata, Bytes),
-    Row,
-    Head,
-    DeleteInline,
-    Swap(Option<ObjectId>, TieredWrite),
-    Put(Metadata, Bytes),
-    Get,
-    Metadata,
-    Delete,
-    Extend(ObjectId, SystemTime),
-}
-
-impl fmt::Debug for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PutInline(_, payload) => write!(f, "put_non_tombstone({})", show(payload)),
-            Self::Row => f.write_str("get_tiered_object"),
-            Self::Head => f.write_str("get_tiered_metadata"),
-            Self::DeleteInline => f.write_str("delete_non_tombstone"),
-            Self::Swap(current, write) => {
-                let current = current.as_ref().map(|id| id.key.as_str());
-                write!(f, "compare_and_write({current:?}, {})", show_write(write))
-            }
-            Self::Put(_, payload) => write!(f, "put_object({})", show(payload)),
-            Self::Get => f.write_str("get_object"),
-            Self::Metadata => f.write_str("get_metadata"),
-            Self::Delete => f.write_str("delete_object"),
-            Self::Extend(target, at) => write!(f, "extend_expiry({target}, {})", show_time(*at)),
-        }
-    }
-}
-
-/// The answer to a call.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Answer {
-    Done,
-    Unless(Option<Tombstone>),
-    Row(Option<Row>),
-    Head(TieredMetadata),
-    Won(bool),
-    Object(Option<Object>),
-    Metadata(Option<Metadata>),
-    /// A plain read met a redirect.
-    Met(Tombstone),
-    /// Refused for what was asked, before any effect.
-    Invalid,
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("Ok"),
-            Self::Unless(None) | Self::Metadata(None) => f.write_str("None"),
-            Self::Unless(Some(tombstone)) => write!(f, "Some({})", ShownRedirect(tombstone)),
-            Self::Row(row) => write!(f, "{row:?}"),
-            Self::Head(head) => f.write_str(&show_head(head)),
-            Self::Won(won) => write!(f, "{won}"),
-            Self::Object(object) => write!(f, "{object:?}"),
-            Self::Metadata(Some(metadata)) => write!(f, "Some({})", Shown(metadata)),
-            Self::Met(tombstone) => {
-                write!(f, "UnexpectedTombstone({})", ShownRedirect(tombstone))
-            }
-            Self::Invalid => f.write_str("Err(InvalidInput, NotApplied)"),
-        }
-    }
-}
+use crate::cx::Cx;
+use crate::high_volume::{Handle, World};
+use crate::model::high_volume::{Row, Rows, show_time};
 
 /// What the store answers; any error that no clause asks for is a failure.
 async fn perform(handle: &Handle, id: &ObjectId, call: &Call) -> Result<Answer, Stop> {
-    let result = match call.clone() {
-        Call::PutInline(metadata, payload) => handle
-            .try_put_inline(id, &metadata, payload)
-            .await
-            .map(Answer::Unless),
-        Call::Row => handle.try_row(id).await.map(Answer::Row),
-        Call::Head => handle.try_head(id).await.map(Answer::Head),
-        Call::DeleteInline => handle.try_delete_inline(id).await.map(Answer::Unless),
-        Call::Swap(current, write) => handle
-            .try_swap(id, current.as_ref(), write)
-            .await
-            .map(Answer::Won),
-        Call::Put(metadata, payload) => handle
-            .try_put(id, &metadata, vec![payload])
-            .await
-            .map(|()| Answer::Done),
-        Call::Get => handle.try_get(id).await.map(Answer::Object),
-        Call::Metadata => handle.try_metadata(id).await.map(Answer::Metadata),
-        Call::Delete => handle.try_delete(id).await.map(|()| Answer::Done),
-        Call::Extend(target, at) => handle.try_extend(id, &target, at).await.map(Answer::Won),
-    };
-    match result {
-        Ok(answer) => Ok(answer),
-        Err(BackendError::UnexpectedTombstone(tombstone))
-            if matches!(call, Call::Get | Call::Metadata) =>
-        {
-            Ok(Answer::Met(*tombstone))
-        }
-        Err(e) if e.kind() == ErrorKind::InvalidInput && e.outcome() == Outcome::NotApplied => {
-            Ok(Answer::Invalid)
-        }
-        Err(e) => Err(Stop::error(format!("{call:?} of {id}"), &e)),
-    }
-}
-
-/// What the model answers.
-fn expect(rows: &mut Rows, now: SystemTime, id: &ObjectId, call: &Call) -> Answer {
-    fn or_invalid<T>(result: Result<T, Fault>, answer: impl FnOnce(T) -> Answer) -> Answer {
-        result.map_or(Answer::Invalid, answer)
-    }
-    fn or_met<T>(result: Result<T, BackendError>, answer: impl FnOnce(T) -> Answer) -> Answer {
-        match result {
-            Err(BackendError::UnexpectedTombstone(tombstone)) => Answer::Met(*tombstone),
-            Err(_) => Answer::Invalid,
-            Ok(value) => answer(value),
-        }
-    }
-    match call.clone() {
-        Call::PutInline(metadata, payload) => or_invalid(
-            rows.put_non_tombstone(now, id, &metadata, payload),
-            Answer::Unless,
-        ),
-        Call::Row => Answer::Row(rows.get_tiered_object(now, id)),
-        Call::Head => Answer::Head(rows.get_tiered_metadata(now, id)),
-        Call::DeleteInline => Answer::Unless(rows.delete_non_tombstone(now, id)),
-        Call::Swap(current, write) => or_invalid(
-            rows.compare_and_write(now, id, current.as_ref(), write),
-            Answer::Won,
-        ),
-        Call::Put(metadata, payload) => {
-            or_invalid(rows.put_object(now, id, &metadata, payload), |()| {
-                Answer::Done
-            })
-        }
-        Call::Get => or_met(rows.get_object(now, id), |found| {
-            Answer::Object(found.map(|(metadata, payload)| Object { metadata, payload }))
-        }),
-        Call::Metadata => or_met(rows.get_metadata(now, id), Answer::Metadata),
-        Call::Delete => {
-            rows.delete_object(id);
-            Answer::Done
-        }
-        Call::Extend(target, at) => {
-            or_invalid(rows.extend_expiry(now, id, &target, at), Answer::Won)
-        }
-    }
+    let result = handle.make(id, call).await;
+    result.map_err(|e| Stop::error(format!("{call:?} of {id}"), &e))
 }
 
 /// A store behind two handles, and the model of what must be in it.

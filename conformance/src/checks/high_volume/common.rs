@@ -12,6 +12,7 @@ use proptest::prelude::Rng;
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::checks::backend::common as plain;
 use crate::checks::backend::objects::{far, id_of_len, name};
+use crate::checks::backend::{cancel, faults, time};
 use crate::checks::{pattern, refused};
 use crate::cx::{Cx, brief};
 use crate::high_volume::{Handle, World};
@@ -23,13 +24,25 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "every provoked error has a kind and an outcome that holds",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            faults::every_error(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "C-1.2",
         "one native error before and after the commit point",
     )
     .kills("outcome from native error")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            faults::either_side(cx, &a, &b).await
+        })
+    }),
     Check::new("C-1.3", "error texts and conversions").level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
@@ -57,29 +70,60 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-5.1", "the clock goes a year ahead, and an hour back")
         .kills("hidden clock, underflow")
         .level(Level::Declared)
-        .engines(&[Engine::Time]),
+        .engines(&[Engine::Time])
+        .gate(time::own_clock)
+        .run(|cx| {
+            Box::pin(async move {
+                let (a, b) = cx.open_two("p").await?;
+                time::ahead_and_back(cx, &a, &b).await
+            })
+        }),
     Check::new("C-6.1", "every method dropped at every await")
         .kills("torn value, poisoned store")
-        .engines(&[Engine::Cancel]),
+        .engines(&[Engine::Cancel])
+        .run(|cx| {
+            Box::pin(async move {
+                let (a, b) = cx.open_two("p").await?;
+                cancel::swept(cx, &a, &b).await
+            })
+        }),
     Check::new(
         "C-6.2",
         "more calls dropped than a pool holds, then one more",
     )
     .kills("leaked permit, lock")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            cancel::leaks(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "C-6.3",
         "a write that was dropped does not land after a later one",
     )
     .kills("false Fenced")
     .level(Level::Declared)
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            cancel::late(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "C-6.4",
         "one of several waiting calls is dropped, and the others end",
     )
     .kills("lost wake-up")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            cancel::queued(cx, &a, &b).await
+        })
+    }),
 ];
 
 fn to(key: &str) -> Tombstone {
@@ -233,10 +277,10 @@ async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
 
 async fn c_4_1(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
-    plain::bounds(cx, &a, &b).await?;
     long_ids(cx, &a, &b).await?;
+    plain::bounds(cx, &a, &b).await?;
     let Some(max) = plain::payload_max(cx) else {
-        return Ok(());
+        return Err(plain::too_much(cx));
     };
     let most = Bytes::from(pattern("most", max));
     let beyond = Bytes::from(pattern("beyond", max + 1));

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use larder_traits::{ExpirationPolicy, Metadata, ObjectId, TieredWrite, Tombstone};
 use tokio::sync::Barrier;
 
+use super::lin;
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::backend::objects::name;
 use crate::cx::Cx;
@@ -15,7 +16,8 @@ use crate::model::high_volume::Row;
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("HV-7.1", "swaps to unique targets among puts and deletes")
         .kills("check, then write")
-        .engines(&[Engine::Lin]),
+        .engines(&[Engine::Lin])
+        .run(|cx| Box::pin(lin::swaps(cx))),
     Check::new(
         "HV-7.2",
         "of eight who want a row at once, each for a target of its own, one wins",
@@ -27,7 +29,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "put_non_tombstone against swaps overwrites no redirect",
     )
     .kills("blind put")
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(lin::inline_puts(cx))),
 ];
 
 const RIVALS: usize = 8;

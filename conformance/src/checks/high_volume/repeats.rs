@@ -6,10 +6,14 @@ use larder_traits::{ErrorKind, ObjectId, TieredWrite};
 
 use super::bench::{Bench, Call};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
+use crate::checks::backend::calls::cases;
+use crate::checks::backend::faults::{Trouble, troubled};
 use crate::checks::backend::objects::name;
 use crate::checks::refused;
 use crate::cx::Cx;
-use crate::high_volume::World;
+use crate::fixture::FaultKind;
+use crate::high_volume::{Handle, World};
+use crate::model::high_volume::Row;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -29,7 +33,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a winning call whose answer got lost is won when it is repeated",
     )
     .kills("own win taken for a conflict")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(hv_6_3(cx))),
     Check::new(
         "HV-6.4",
         "fence works where it is declared, and is Unsupported elsewhere",
@@ -157,6 +162,25 @@ async fn hv_6_2(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     bench.look_at_all().await
+}
+
+async fn hv_6_3(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let mut wins = cases::<Handle, _>(cx);
+    // The calls that change what redirect is there: of any other one nobody could say who has won.
+    wins.retain(|case| {
+        let target = |row: &Option<Row>| match row {
+            Some(Row::Redirect(tombstone)) => Some(tombstone.target.clone()),
+            _ => None,
+        };
+        let states = case.states(&name("any"));
+        matches!(case.call, Call::Swap(..)) && target(&states.old) != target(&states.new)
+    });
+    let trouble = Trouble {
+        kinds: &[FaultKind::ErrorAfter, FaultKind::ErrorBefore],
+        again: true,
+    };
+    troubled(cx, &a, &b, &wins, trouble).await
 }
 
 async fn hv_6_4(cx: &Cx<dyn World>) -> Outcome {

@@ -9,6 +9,7 @@ use super::bench::{Bench, Call};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::checks::backend::objects::{alike_ids, far, metadata_ladder, name};
 use crate::checks::backend::shape::{impossible, uneven};
+use crate::checks::backend::{access, time};
 use crate::checks::{pattern, refused};
 use crate::cx::Cx;
 use crate::high_volume::World;
@@ -19,19 +20,43 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "alive before the deadline and dead at it, in every call; no time at all",
     )
     .kills("a path without expiry")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            time::deadlines(cx, &a, &b).await
+        })
+    }),
     Check::new("HV-8.2", "a row under Manual has no deadline and lives on")
         .kills("invented expiry")
-        .engines(&[Engine::Time]),
+        .engines(&[Engine::Time])
+        .run(|cx| {
+            Box::pin(async move {
+                let (a, b) = cx.open_two("p").await?;
+                time::no_deadline(cx, &a, &b).await
+            })
+        }),
     Check::new(
         "HV-8.3",
         "accesses to an idle object extend it, after the debounce only",
     )
     .kills("write per read")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            time::idle(cx, &a, &b).await
+        })
+    }),
     Check::new("HV-8.4", "accesses against overwrites, deletes and expiry")
         .kills("blind bump")
-        .engines(&[Engine::Lin]),
+        .engines(&[Engine::Lin])
+        .run(|cx| {
+            Box::pin(async move {
+                let (a, b) = cx.open_two("p").await?;
+                access::revived(cx, &a, &b).await
+            })
+        }),
     Check::new(
         "HV-8.5",
         "extend_expiry moves deadlines ahead where it is declared, and is Unsupported elsewhere",

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use larder_traits::{Classify, ErrorKind, KvClientError, Outcome as Effect};
 use proptest::prelude::*;
 
-use super::{bytes, invalid};
+use super::{bytes, dropped, ends, failing, invalid};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::Cx;
@@ -18,13 +18,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "every provoked error has a kind and an outcome, and NotApplied stays without effect",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::c_1_1(cx))),
     Check::new(
         "C-1.2",
         "one native error before and after the commit point has two outcomes",
     )
     .kills("outcome from native error")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::c_1_2(cx))),
     Check::new(
         "C-1.3",
         "no error is told apart by its text or converted without an outcome",
@@ -71,29 +73,34 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("hidden clock, underflow")
     .level(Level::Declared)
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(ends::c_5_1(cx))),
     Check::new("C-6.1", "every method dropped at every await")
         .kills("torn value, poisoned store")
-        .engines(&[Engine::Cancel]),
+        .engines(&[Engine::Cancel])
+        .run(|cx| Box::pin(dropped::c_6_1(cx))),
     Check::new(
         "C-6.2",
         "twice the pool's size of dropped calls, then a call",
     )
     .kills("leaked permit, lock")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(dropped::c_6_2(cx))),
     Check::new(
         "C-6.3",
         "a dropped write does not land after a later acknowledged one, as far as declared",
     )
     .kills("false Fenced")
     .level(Level::Declared)
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(dropped::c_6_3(cx))),
     Check::new(
         "C-6.4",
         "one of several queued calls is dropped, the others end",
     )
     .kills("lost wake-up")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(dropped::c_6_4(cx))),
 ];
 
 /// How many handles are opened at once.

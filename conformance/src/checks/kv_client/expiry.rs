@@ -6,7 +6,7 @@ use bytes::Bytes;
 use larder_traits::{Clock, TestClock};
 use proptest::prelude::*;
 
-use super::invalid;
+use super::{ends, invalid};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::pattern;
 use crate::cx::Cx;
@@ -20,14 +20,16 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "an entry is alive before its time is over, also where nobody asked for long",
     )
     .kills("early death")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(ends::kv_3_1(cx))),
     Check::new(
         "KV-3.2",
         "an entry is gone for good, everywhere, once time and granularity are over",
     )
     .kills("expired shown")
     .level(Level::Declared)
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(ends::kv_3_2(cx))),
     Check::new(
         "KV-3.3",
         "a time to live of 0 is refused and leaves the old value, long ones overflow nowhere",
@@ -36,7 +38,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(kv_3_3(cx))),
     Check::new("KV-3.4", "an entry that is read all the time ends in time")
         .kills("sliding ttl")
-        .engines(&[Engine::Time]),
+        .engines(&[Engine::Time])
+        .run(|cx| Box::pin(ends::kv_3_4(cx))),
     Check::new(
         "KV-3.5",
         "on a test clock, the answers are the model's through random times to live and moves ahead",
@@ -50,7 +53,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a value put over an entry with an end outlives that end, or ends at its own",
     )
     .kills("old timer fires")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(ends::kv_4_1(cx))),
     Check::new("KV-4.2", "how many rows ten thousand overwrites leave")
         .kills("leak")
         .level(Level::Report)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use super::bytes;
+use super::{bytes, concurrent};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
 use crate::kv_client::{Handle, World, show_value};
@@ -32,7 +32,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("stale batch")
     .level(Level::Declared)
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::kv_5_3(cx))),
     Check::new(
         "KV-6.1",
         "delete of an absent key, twice, and beside keys that only begin alike",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use larder_traits::{Caps, Classify, Durability, ErrorKind, KvClientError, Outcome as Effect};
 
-use super::bytes;
+use super::{bytes, concurrent, ends, failing};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
 use crate::kv_client::{Handle, World};
@@ -16,19 +16,22 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "each key is a register, with a handle for each client",
     )
     .kills("stale read")
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::kv_7_1(cx))),
     Check::new(
         "KV-7.2",
         "histories with times to live are those of a register that ends",
     )
     .kills("revival")
-    .engines(&[Engine::Lin, Engine::Time]),
+    .engines(&[Engine::Lin, Engine::Time])
+    .run(|cx| Box::pin(concurrent::kv_7_2(cx))),
     Check::new(
         "KV-7.3",
         "a leader that was paused or cut off does not answer from its past",
     )
     .kills("old leader serves")
-    .engines(&[Engine::Lin]),
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::kv_7_3(cx))),
     Check::new(
         "KV-8.1",
         "calls in flight at a shutdown, and every call after it, end as ChannelClosed in a second",
@@ -40,13 +43,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a server that stays silent leads to Timeout within the bound",
     )
     .kills("no timer")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::kv_8_2(cx))),
     Check::new(
         "KV-8.3",
         "a put or delete whose answer is lost is Ok or Unknown",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::kv_8_3(cx))),
     Check::new(
         "KV-9.1",
         "what was acknowledged is there after a kill or a power cut, as declared",
@@ -62,7 +67,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("ttl restarts")
     .level(Level::Declared)
     .engines(&[Engine::Time])
-    .gate(durable),
+    .gate(durable)
+    .run(|cx| Box::pin(ends::kv_9_2(cx))),
 ];
 
 fn durable(caps: &Caps) -> Gate {

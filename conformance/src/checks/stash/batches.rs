@@ -3,8 +3,9 @@
 use larder_traits::stash::Append;
 use larder_traits::{Antichain, Classify, Outcome as Effect, StashError, Timestamp};
 
+use super::methods::Write;
 use super::operations::{Looks, Weights, lists, side_by_side};
-use super::{Names, append, at, both_read, empty, refuses, row};
+use super::{Names, append, at, both_read, empty, faults, refuses, row};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::{Cx, brief};
 use crate::engine::model;
@@ -24,12 +25,14 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("half collection")
     .level(Level::Declared)
+    .engines(&[Engine::Sequential, Engine::Fault])
     .run(|cx| Box::pin(st_12_2(cx))),
     Check::new(
         "ST-12.3",
         "an append that expects another upper is refused as a whole; one that fits does all of it",
     )
     .kills("split transaction")
+    .engines(&[Engine::Sequential, Engine::Fault])
     .run(|cx| Box::pin(st_12_3(cx))),
     Check::new(
         "ST-13.1",
@@ -48,7 +51,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "the answer of a commit is lost, applied or not: nothing is doubled",
     )
     .kills("blind retry")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::st_13_3(cx))),
     Check::new(
         "ST-13.4",
         "a cut in seal, compact and consolidate: acknowledged frontiers and rows hold",
@@ -60,7 +64,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "the disk is full within a batch and freed again: it goes on",
     )
     .kills("stuck")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::st_13_5(cx))),
 ];
 
 async fn st_12_1(cx: &Cx<dyn World>) -> Outcome {
@@ -168,7 +173,12 @@ async fn st_12_2(cx: &Cx<dyn World>) -> Outcome {
             std::mem::swap(&mut a, &mut b);
         }
     }
-    Ok(())
+    let all = [
+        Write::SealBatch,
+        Write::CompactBatch,
+        Write::ConsolidateBatch,
+    ];
+    faults::batches(cx, &all).await
 }
 
 async fn judge_half(
@@ -313,7 +323,8 @@ async fn st_12_3(cx: &Cx<dyn World>) -> Outcome {
             )?;
         }
     }
-    append_whole(cx, c, d).await
+    append_whole(cx, c, d).await?;
+    faults::batches(cx, &[Write::Append]).await
 }
 
 /// All parts of an append happen, in their order; the same again is refused.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use larder_traits::stash::{RawRow, StashDriver, StashOp, codec};
-use larder_traits::{Diff, ErrorKind, StashCollection, StashError, Timestamp};
+use larder_traits::{Clock, Diff, ErrorKind, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
-use super::{Names, at, both_read, empty, row};
+use super::{Names, at, both_read, drops, empty, faults, row};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::checks::refused;
 use crate::cx::Cx;
@@ -20,13 +20,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "every error that can be provoked answers both questions, and NotApplied stays true",
     )
     .kills("false NotApplied")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::c_1_1(cx))),
     Check::new(
         "C-1.2",
         "one native error before and after the commit point: the outcome follows the commit point",
     )
     .kills("outcome from native error")
-    .engines(&[Engine::Fault]),
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(faults::c_1_2(cx))),
     Check::new(
         "C-1.3",
         "no decision by the text of an error, no blanket conversion",
@@ -73,33 +75,38 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "the clock a year ahead and an hour back: no panic, nothing lost",
     )
     .kills("hidden clock, underflow")
-    .engines(&[Engine::Time]),
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(c_5_1(cx))),
     Check::new(
         "C-6.1",
         "every method dropped at each of its awaits: nothing torn, every handle answers",
     )
     .kills("torn value, poisoned store")
     .level(Level::Declared)
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(drops::c_6_1(cx))),
     Check::new(
         "C-6.2",
         "twice as many dropped calls as the pool is large, then one more",
     )
     .kills("leaked permit, lock")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(drops::c_6_2(cx))),
     Check::new(
         "C-6.3",
         "a dropped write, an acknowledged one, and time: which of them stays, as declared",
     )
     .kills("false Fenced")
     .level(Level::Declared)
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(drops::c_6_3(cx))),
     Check::new(
         "C-6.4",
         "one of several queued calls is dropped, the others end",
     )
     .kills("lost wake-up")
-    .engines(&[Engine::Cancel]),
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(drops::c_6_4(cx))),
 ];
 
 async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {
@@ -447,4 +454,51 @@ async fn one_call(
     };
     let rows = vec![row];
     driver.commit(vec![StashOp::Update { id, rows }]).await
+}
+
+async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
+    let clock = cx.clock()?;
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    a.update(c, ("before".into(), "v".into()), 1_000, 1).await?;
+    let mut rows = vec![row("before", "v", 1_000, 1)];
+    let start = clock.now();
+    let jumps = [
+        ("a year on", start + YEAR),
+        ("an hour back", start + YEAR - HOUR),
+        ("to before the start", start - YEAR),
+        ("a century on", start + YEAR * 100),
+        ("to the start of time", std::time::UNIX_EPOCH),
+        ("to the start", start),
+    ];
+    for (turn, (words, to)) in (1..).zip(jumps) {
+        clock.set(to);
+        cx.log().push(format!("-- the clock goes {words} --"));
+        both_read(cx, words, [&mut a, &mut b], c, &rows).await?;
+        // Times of rows are the caller's, and have nothing to do with this clock.
+        a.update(c, (words.into(), "v".into()), 1_000, 1).await?;
+        rows.push(row(words, "v", 1_000, 1));
+        rows.sort();
+        b.seal(c, at(turn)).await?;
+        a.compact(c, at(turn - 1)).await?;
+        b.consolidate(c).await?;
+        let mut late = cx.open_as("late", "p").await?;
+        both_read(cx, words, [&mut b, &mut late], c, &rows).await?;
+        cx.eq(
+            "upper after the clock was set",
+            &late.upper(c).await?,
+            &at(turn),
+        )?;
+        cx.eq(
+            "since after the clock was set",
+            &a.since(c).await?,
+            &at(turn - 1),
+        )?;
+        let found: Names = late.collection("c").await?;
+        cx.eq("the id after the clock was set", &found.id(), &c.id())?;
+        std::mem::swap(&mut a, &mut b);
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use larder_traits::{StashError, Timestamp};
 
 use super::operations::{Looks, Weights, lists, side_by_side};
-use super::{Names, at, both_read, empty, refuses, row, sealed};
+use super::{Names, at, both_read, concurrent, empty, refuses, row, sealed};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
 use crate::engine::model;
@@ -61,6 +61,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("cached frontier")
     .engines(&[Engine::Model])
     .run(|cx| Box::pin(st_9_1(cx))),
+    Check::new(
+        "ST-9.2",
+        "while others seal and compact, since and upper go ahead on every handle, and are never stale",
+    )
+    .kills("cached frontier, regress")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::st_9_2(cx))),
     Check::new(
         "ST-10.1",
         "the time of a peek is the one before upper; without a sealed time there is none",

@@ -65,7 +65,7 @@ async fn st_14_1(cx: &Cx<dyn World>) -> Outcome {
 }
 
 /// Waits for tasks of a check; the first that failed is the check's failure.
-async fn join(tasks: Vec<tokio::task::JoinHandle<Outcome>>) -> Outcome {
+pub(super) async fn join(tasks: Vec<tokio::task::JoinHandle<Outcome>>) -> Outcome {
     for ended in join_all(tasks).await {
         ended.map_err(|e| Stop::fail("a task of the check", e.to_string(), "an end"))??;
     }

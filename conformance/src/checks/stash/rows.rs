@@ -8,7 +8,7 @@ use super::{Names, at, both_read, empty, refuses, row};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::cx::Cx;
 use crate::engine::model;
-use crate::stash::{Odd, World};
+use crate::stash::{Handle, Odd, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("ST-3.1", "rows written in any order come sorted by key, value and time, also those not sealed")
@@ -154,8 +154,34 @@ async fn st_3_2(cx: &Cx<dyn World>) -> Outcome {
     .await
 }
 
+/// A sum beyond 64 bits stays one when the store folds its rows, or refuses to.
+async fn folded_beyond(a: &mut Handle, b: &mut Handle) -> Outcome {
+    for (name, extreme, one) in [("folded max", Diff::MAX, 1), ("folded min", Diff::MIN, -1)] {
+        let c: Names = a.collection(name).await?;
+        let k = "k".to_owned();
+        a.update(c, ("k".into(), "v".into()), 1, extreme).await?;
+        b.update(c, ("k".into(), "v".into()), 1, one).await?;
+        a.seal(c, at(2)).await?;
+        a.compact(c, at(1)).await?;
+        for _ in 0..2 {
+            let what = "a consolidation of a sum beyond 64 bits";
+            match a.consolidate(c).await {
+                Ok(()) => {}
+                refusal => refuses!(what, refusal, StashError::DiffOverflow)?,
+            }
+            for handle in [&mut *a, &mut *b] {
+                let what = "a sum beyond 64 bits, after a consolidation";
+                refuses!(what, handle.iter(c).await, StashError::DiffOverflow)?;
+                refuses!(what, handle.iter_key(c, &k).await, StashError::DiffOverflow)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn st_3_3(cx: &Cx<dyn World>) -> Outcome {
     let (mut a, mut b) = cx.open_two("p").await?;
+    folded_beyond(&mut a, &mut b).await?;
     for (name, extreme, one) in [("max", Diff::MAX, 1), ("min", Diff::MIN, -1)] {
         let c: Names = a.collection(name).await?;
         a.update_many(c, vec![row("k", "v", 1, extreme), row("other", "v", 1, 1)])

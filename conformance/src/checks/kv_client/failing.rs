@@ -1,0 +1,309 @@
+//! The bodies of the checks on a medium that fails: C-1 and KV-8.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use larder_traits::{Classify, ErrorKind, KvClientError, Outcome as Effect};
+
+use super::bytes;
+use super::dropped::Method;
+use crate::check::{Outcome, Stop, describe};
+use crate::checks::pattern;
+use crate::cx::Cx;
+use crate::engine::fault::{each_met, enough};
+use crate::fixture::{FaultKind, Faults};
+use crate::kv_client::{Handle, World, show_value};
+
+/// How long what claims to have had no effect is watched.
+const WATCHED: Duration = Duration::from_secs(1);
+
+/// Keys whose call said that it had no effect, and what they held before it.
+type Unchanged = Vec<(String, Option<Vec<u8>>)>;
+
+/// What the checks of this file share: a failing medium, the handle that meets it, and one that looks.
+struct Bench<'a> {
+    cx: &'a Cx<dyn World>,
+    faults: Arc<dyn Faults>,
+    a: Handle,
+    b: Handle,
+    unchanged: Mutex<Unchanged>,
+    met: AtomicU64,
+}
+
+impl<'a> Bench<'a> {
+    async fn new(cx: &'a Cx<dyn World>) -> Result<Self, Stop> {
+        let faults = cx.faults()?;
+        let (a, b) = cx.open_two("p").await?;
+        Ok(Self {
+            cx,
+            faults,
+            a,
+            b,
+            unchanged: Mutex::default(),
+            met: AtomicU64::new(0),
+        })
+    }
+
+    /// Every call to the medium that this method makes goes wrong once.
+    async fn each(&self, method: Method, kind: FaultKind, is_there: bool) -> Outcome {
+        let attempt = |nth| self.attempt(method, kind, is_there, nth, None);
+        let met = each_met(&*self.faults, kind, attempt).await?;
+        self.met.fetch_add(met, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// One call whose `nth` call to the medium goes wrong; whether it did.
+    async fn attempt(
+        &self,
+        method: Method,
+        kind: FaultKind,
+        is_there: bool,
+        nth: u64,
+        bound: Option<Duration>,
+    ) -> Result<bool, Stop> {
+        let key = format!("{method:?} {kind:?} {is_there} {nth}");
+        let old = is_there.then(|| pattern(&format!("old {key}"), 900));
+        let new = pattern(&format!("new {key}"), 400);
+        // What comes before the call in question is not to fail.
+        self.faults.disarm();
+        if let Some(old) = &old {
+            self.a.put(&key, old).await?;
+        }
+        self.cx.log().push(format!("{kind:?} at call {nth}"));
+        self.faults.arm(nth, kind);
+        let called = self.called(method, &key, &new);
+        let answer = match bound {
+            None => Some(called.await),
+            Some(bound) => tokio::time::timeout(bound, called).await.ok(),
+        };
+        let met = self.faults.disarm();
+        let what = format!("{method:?} with {kind:?} at its call {nth} to the medium");
+        let Some(answer) = answer else {
+            return Err(Stop::fail(
+                what,
+                format!("no answer in {:?}", bound.unwrap_or_default()),
+                "Timeout within the configured bound",
+            ));
+        };
+        if let (Err(e), Some(_)) = (&answer, bound) {
+            let is_timeout =
+                matches!(e, KvClientError::Timeout(_)) && e.kind() == ErrorKind::Timeout;
+            self.cx.require(is_timeout, &what, describe(e), "Timeout")?;
+        }
+        self.judge(&what, method, &key, old, &new, answer).await?;
+        Ok(met)
+    }
+
+    /// The answer of a read, where the method is one.
+    async fn called(
+        &self,
+        method: Method,
+        key: &str,
+        new: &[u8],
+    ) -> Result<Option<Option<Bytes>>, KvClientError> {
+        let name = key.as_bytes();
+        match method {
+            Method::Put => self.a.try_put(name, new).await.map(|()| None),
+            Method::PutWithTtl => {
+                let put = self.a.try_put_with_ttl(name, new, 86_400);
+                put.await.map(|()| None)
+            }
+            Method::Delete => self.a.try_delete(name).await.map(|()| None),
+            Method::Get => self.a.try_get(name).await.map(Some),
+            Method::GetMulti => {
+                let many = self.a.try_get_multi(&[bytes(name)]).await?;
+                // No answer at all is not the right one either.
+                let lost = || Some(Bytes::from_static(b"no answer for the key"));
+                Ok(Some(many.into_iter().next().unwrap_or_else(lost)))
+            }
+        }
+    }
+
+    async fn judge(
+        &self,
+        what: &str,
+        method: Method,
+        key: &str,
+        old: Option<Vec<u8>>,
+        new: &[u8],
+        answer: Result<Option<Option<Bytes>>, KvClientError>,
+    ) -> Outcome {
+        let cx = self.cx;
+        let e = match answer {
+            Ok(Some(seen)) => {
+                let old = old.as_ref().map(bytes);
+                let expected = format!("an error, or {}", show_value(old.as_ref()));
+                return cx.require(seen == old, what, show_value(seen.as_ref()), expected);
+            }
+            Ok(None) => {
+                let after = method.after(old.as_deref(), new);
+                let what = format!("{what}, which was Ok");
+                return self.b.expect(&what, key, after.as_deref()).await;
+            }
+            Err(e) => e,
+        };
+        let is_groundless = matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound);
+        let expected = "an error of the medium, none of the arguments or of absence";
+        cx.require(!is_groundless, what, describe(&e), expected)?;
+        if method.is_read() {
+            let expected = "an error of a read is NotApplied";
+            cx.require(
+                e.outcome() == Effect::NotApplied,
+                what,
+                describe(&e),
+                expected,
+            )?;
+        }
+        let shown = self.b.get(key).await?.map(Vec::from);
+        let after = method.after(old.as_deref(), new);
+        if e.outcome() == Effect::Unknown {
+            return cx.require(
+                shown == old || shown == after,
+                format!("{what}, which was Unknown: the value"),
+                show_value(shown.as_ref().map(bytes).as_ref()),
+                "the old one or the new one, whole",
+            );
+        }
+        let what = format!("{what}, which was NotApplied: the value");
+        cx.eq(what, &shown, &old)?;
+        let mut unchanged = self
+            .unchanged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        unchanged.push((key.to_owned(), old));
+        Ok(())
+    }
+
+    /// Watches for a while that nothing arrives of what was NotApplied, and that something was met at all.
+    async fn watch(&self) -> Outcome {
+        let unchanged = {
+            let mut unchanged = self
+                .unchanged
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *unchanged)
+        };
+        let keys: Vec<Bytes> = unchanged.iter().map(|(key, _)| bytes(key)).collect();
+        let started = Instant::now();
+        while !keys.is_empty() && started.elapsed() < WATCHED {
+            let many = self.b.get_multi(&keys).await?;
+            for ((key, old), seen) in unchanged.iter().zip(many) {
+                let what = format!("{key:?}, whose call was NotApplied, within {WATCHED:?}");
+                self.cx.eq(what, &seen.map(Vec::from), old)?;
+            }
+            tokio::time::sleep(WATCHED / 10).await;
+        }
+        // Nothing is left behind that would stop the next call.
+        self.a.put("after", "all of them").await?;
+        self.b
+            .expect("after all faults", "after", Some(b"all of them"))
+            .await?;
+        enough(self.met.load(Ordering::Relaxed))
+    }
+}
+
+const WRITES: [Method; 3] = [Method::Put, Method::PutWithTtl, Method::Delete];
+
+pub(super) async fn c_1_1(cx: &Cx<dyn World>) -> Outcome {
+    let bench = Bench::new(cx).await?;
+    for method in Method::ALL {
+        for is_there in [true, false] {
+            bench.each(method, FaultKind::ErrorBefore, is_there).await?;
+        }
+        bench.each(method, FaultKind::ErrorAfter, true).await?;
+    }
+    bench.watch().await
+}
+
+pub(super) async fn c_1_2(cx: &Cx<dyn World>) -> Outcome {
+    let bench = Bench::new(cx).await?;
+    for method in WRITES {
+        for is_there in [true, false] {
+            // The same error at the same call, once in front of its effect and once behind it.
+            for kind in [FaultKind::ErrorBefore, FaultKind::ErrorAfter] {
+                bench.each(method, kind, is_there).await?;
+            }
+        }
+    }
+    bench.watch().await
+}
+
+pub(super) async fn kv_8_3(cx: &Cx<dyn World>) -> Outcome {
+    let bench = Bench::new(cx).await?;
+    for method in WRITES {
+        for is_there in [true, false] {
+            bench.each(method, FaultKind::ErrorAfter, is_there).await?;
+        }
+    }
+    bench.watch().await
+}
+
+/// How late a task of its own came to be woken: what a bound cannot be judged below.
+struct Canary {
+    ended: Arc<AtomicBool>,
+    late_ms: Arc<AtomicU64>,
+}
+
+impl Canary {
+    fn start() -> Self {
+        const NAP: Duration = Duration::from_millis(10);
+        let (ended, late_ms) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let task = (Arc::clone(&ended), Arc::clone(&late_ms));
+        tokio::spawn(async move {
+            while !task.0.load(Ordering::Relaxed) {
+                let slept = Instant::now();
+                tokio::time::sleep(NAP).await;
+                let late = slept.elapsed().saturating_sub(NAP).as_millis();
+                let late = u64::try_from(late).unwrap_or(u64::MAX);
+                task.1.fetch_max(late, Ordering::Relaxed);
+            }
+        });
+        Self { ended, late_ms }
+    }
+
+    fn late(&self) -> Duration {
+        Duration::from_millis(self.late_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(super) async fn kv_8_2(cx: &Cx<dyn World>) -> Outcome {
+    /// By how much a call may be later than its bound.
+    const SLACK: Duration = Duration::from_millis(250);
+    /// More silence than this a check does not wait through.
+    const TIME_MAX: Duration = Duration::from_secs(30);
+    let bench = Bench::new(cx).await?;
+    let Some(bound) = cx.world().call_bound() else {
+        return Err(Stop::Ignored("needs the power call_bound()".into()));
+    };
+    let (bench, canary) = (&bench, &Canary::start());
+    let started = Instant::now();
+    for method in Method::ALL {
+        let attempt = |nth| async move {
+            if nth > 1 && started.elapsed() > TIME_MAX {
+                return Ok(false);
+            }
+            let kind = FaultKind::Hang;
+            let attempted = bench.attempt(method, kind, true, nth, Some(bound + SLACK));
+            match attempted.await {
+                Err(Stop::Fail(failure)) if canary.late() > SLACK / 2 => {
+                    let late = canary.late();
+                    let why = format!("the machine was late by {late:?}: {}", failure.what);
+                    Err(Stop::Inconclusive(why))
+                }
+                other => other,
+            }
+        };
+        let met = each_met(&*bench.faults, FaultKind::Hang, attempt).await?;
+        bench.met.fetch_add(met, Ordering::Relaxed);
+    }
+    bench.watch().await
+}
