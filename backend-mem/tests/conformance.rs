@@ -1,9 +1,13 @@
 //! The suite on memory.
 
+use std::future::ready;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use larder_conformance::{
-    BoxError, Caps, Env, Fixture, backend, blob_multi, blob_store, high_volume, kv_client, stash,
+    BoxError, Caps, Env, Fixture, Probe, backend, blob_multi, blob_store, high_volume, kv_client,
+    stash,
 };
 use larder_mem::{
     MemBlobMulti, MemBlobStore, MemConfig, MemHighVolume, MemKvClient, MemPlace, MemStash,
@@ -17,9 +21,30 @@ struct World {
     held: std::sync::Mutex<Vec<MemPlace>>,
 }
 
+/// A place of the world with that prefix, with bounds small enough for the quick profile to write more than them.
+fn named(prefix: &str, place: &str) -> MemConfig {
+    MemConfig::named(format!("{prefix}//{place}"))
+        .with_blob_value_len_bytes_max(4 << 20)
+        .with_kv_value_len_bytes_max(1 << 20)
+        .with_payload_len_bytes_max(1 << 20)
+}
+
+/// What a place holds, dead or alive.
+struct Rows(String);
+
+impl Probe for Rows {
+    fn rows(&self, place: &str) -> BoxFuture<'_, Result<u64, BoxError>> {
+        let held = MemPlace::open(named(&self.0, place)).held();
+        // A check asks of one contract, so the others have nothing there.
+        let values = held.blobs + held.frames + held.stash_rows + held.kv_entries;
+        let count = u64::try_from(values + held.rows + held.changes);
+        ready(count.map_err(BoxError::from)).boxed()
+    }
+}
+
 impl World {
     fn place(&self, place: &str) -> Result<MemPlace, BoxError> {
-        let config = MemConfig::named(format!("{}//{place}", self.prefix));
+        let config = named(&self.prefix, place);
         let place = MemPlace::open(config.with_clock(Arc::<TestClock>::clone(&self.clock)));
         let mut held = self.held.lock().map_err(|e| e.to_string())?;
         held.push(place.clone());
@@ -37,7 +62,7 @@ impl Fixture for World {
     }
 
     fn caps(&self) -> Caps {
-        larder_mem::CAPS
+        named(&self.prefix, "any").caps()
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {
@@ -45,6 +70,10 @@ impl Fixture for World {
     }
 
     async fn settle(&self) {}
+
+    fn probe(&self) -> Option<Arc<dyn Probe>> {
+        Some(Arc::new(Rows(self.prefix.clone())))
+    }
 }
 
 macro_rules! opens {

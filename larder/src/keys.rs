@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
-use crate::error::{Hint, OpenError};
+use crate::open_error::{Hint, OpenError};
 
 pub(crate) struct Keys {
     scheme: &'static str,
@@ -32,7 +32,7 @@ impl Keys {
 
     /// The value of `key`, if the URL has it.
     #[cfg_attr(
-        not(feature = "mem"),
+        not(any(feature = "mem", feature = "sqlite")),
         expect(dead_code, reason = "no backend was built in")
     )]
     pub(crate) fn take<T>(&mut self, key: &'static str) -> Result<Option<T>, OpenError>
@@ -56,7 +56,7 @@ impl Keys {
 
     /// Refuses what nobody took. A key that stands there twice is left once.
     #[cfg_attr(
-        not(feature = "mem"),
+        not(any(feature = "mem", feature = "sqlite")),
         expect(dead_code, reason = "no backend was built in")
     )]
     pub(crate) fn finish(mut self) -> Result<(), OpenError> {

@@ -22,24 +22,27 @@
 //! | feature | URL | offers |
 //! |---|---|---|
 //! | `mem` (default) | `mem:` (private), `mem:name` (shared in the process) | all contracts; nothing survives the process |
+//! | `sqlite` | `sqlite:///path` | `Stash`, `HighVolumeBackend`, `Backend`, `KvClient`; survives power |
 //!
 //! Everything that can be configured fits into the URL as `?key=value`. A key that a backend does not know is an
 //! error and never ignored. Who wants a typed configuration instead uses the backend's own crate, re-exported as a
 //! module of this one.
 
-mod error;
 mod keys;
 mod location;
 mod medium;
+mod open_error;
 mod store;
 
-pub use error::{Hint, OpenError};
 pub use larder_traits::*;
 pub use location::Location;
+pub use open_error::{Hint, OpenError};
 pub use store::{OpenOptions, Store};
 
 #[cfg(feature = "mem")]
 pub use larder_mem as mem;
+#[cfg(feature = "sqlite")]
+pub use larder_sqlite as sqlite;
 
 /// Opens the place that `url` names.
 ///

@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::OpenError;
+use larder_traits::{ErrorKind, Fault};
+
 use crate::keys::decode;
 use crate::medium::{self, Medium};
+use crate::open_error::OpenError;
 use crate::store::{OpenOptions, Store};
 
 /// A URL that was understood to the last key. Making one touches nothing.
@@ -41,6 +43,18 @@ impl Location {
         Self(self.0.child(name))
     }
 
+    /// Removes the place and all that is in it, for tests that made it. Nobody may have it open.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Failed`] where the medium refuses or fails; a part may be gone by then.
+    pub fn erase(&self) -> Result<(), OpenError> {
+        self.0.erase().map_err(|e| {
+            let fault = Fault::unknown(ErrorKind::Unavailable, "the place cannot be removed");
+            OpenError::Failed(fault.because(e))
+        })
+    }
+
     /// Opens the place.
     ///
     /// # Errors
@@ -72,7 +86,9 @@ mod tests {
     use super::*;
 
     fn why(url: &str) -> String {
-        Location::parse(url).unwrap_err().to_string()
+        Location::parse(url)
+            .expect_err("the URL is wrong")
+            .to_string()
     }
 
     #[test]
@@ -83,7 +99,7 @@ mod tests {
         );
         assert_eq!(
             why("postgres://h"),
-            "no backend has the scheme `postgres`; it must be one of mem"
+            "no backend has the scheme `postgres`; it must be one of mem, sqlite"
         );
         assert_eq!(
             why("/some/path"),
@@ -105,6 +121,37 @@ mod tests {
             why("mem:%FF"),
             "`%FF` is not a store's URL: its percent-encoding is not that of UTF-8"
         );
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_file_is_opened_shared_by_its_path_and_erased_with_its_log() {
+        use crate::KvClient;
+
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!(
+            "sqlite://{}/s.db?kv_key_len_bytes_max=8",
+            folder.path().display()
+        );
+        let child = Location::parse(&url).unwrap().child("p/1");
+        let store = child.open(&OpenOptions::new()).await.unwrap();
+        let again = child.open(&OpenOptions::new()).await.unwrap();
+        assert_eq!(store.caps().kv_client.key_len_bytes_max, 8);
+        store
+            .kv_client()
+            .await
+            .unwrap()
+            .put("k", "v")
+            .await
+            .unwrap();
+        let read = again.kv_client().await.unwrap().get("k").await.unwrap();
+        assert_eq!(read.as_deref(), Some(&b"v"[..]));
+        assert!(store.blob_multi().await.is_err(), "not offered");
+        drop((store, again));
+        child.erase().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(why("sqlite://host/x").contains("sqlite:///path"));
+        assert!(why("sqlite:").contains("sqlite:///path"));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the facade asks of each backend: one file here for each feature, and nothing else knows the backend.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,11 +10,13 @@ use larder_traits::{
     StashDriver,
 };
 
-use crate::error::{Hint, OpenError};
 use crate::keys::Keys;
+use crate::open_error::{Hint, OpenError};
 
 #[cfg(feature = "mem")]
 mod mem;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 /// A place that was configured and not opened.
 #[async_trait]
@@ -23,6 +26,11 @@ pub(crate) trait Medium: fmt::Debug + Send + Sync {
 
     /// See `Location::child`.
     fn child(&self, name: &str) -> Arc<dyn Medium>;
+
+    /// See `Location::erase`. What is gone with its last handle needs no erasing.
+    fn erase(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     async fn open(&self, clock: Arc<dyn Clock>) -> Result<Box<dyn Opened>, OpenError>;
 }
@@ -74,7 +82,7 @@ pub(crate) trait Opened: fmt::Debug + Send + Sync {
 }
 
 /// Every scheme there is, built in or not; each is the name of its feature.
-const SCHEMES: &[&str] = &["mem"];
+const SCHEMES: &[&str] = &["mem", "sqlite"];
 
 /// Hands the parts of a URL to the backend of its scheme.
 pub(crate) fn configure(
@@ -92,8 +100,11 @@ pub(crate) fn configure(
     match scheme {
         #[cfg(feature = "mem")]
         "mem" => mem::configure(path, keys),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => sqlite::configure(path, keys),
+        // Only a backend that was built in can tell what the rest of the URL means.
         _ => {
-            drop(keys);
+            let _unread = (path, keys);
             Err(OpenError::NotBuilt { scheme })
         }
     }

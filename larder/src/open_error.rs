@@ -2,7 +2,7 @@
 
 use larder_traits::{Classify, ErrorKind, Fault, Outcome};
 
-/// What was wrong with a URL, or with the place that it names. Nothing was changed.
+/// What was wrong with a URL, or with the place that it names.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -74,7 +74,10 @@ impl Classify for OpenError {
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome::NotApplied
+        match self {
+            Self::Failed(fault) => fault.outcome(),
+            _ => Outcome::NotApplied,
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use larder_traits::{
     StashDriver, SystemClock,
 };
 
-use crate::error::OpenError;
 use crate::medium::Opened;
+use crate::open_error::OpenError;
 
 /// What an application decides that no URL can say.
 #[derive(Clone, Debug)]

@@ -25,6 +25,10 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
         "tidy",
         "test the repository itself: who knows whom, file names and lengths, documents",
     ),
+    (
+        "report-test",
+        "look at the HTML report in a headless Chromium, and keep a picture",
+    ),
     ("ci", "lint, tidy, test, mutants"),
 ];
 
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         "mutants" => mutants::run(rest),
         "lint" => lint::run(rest),
         "tidy" => tidy::run(rest),
+        "report-test" => report_test(rest),
         "ci" => ci(rest),
         _ => Err(usage(command)),
     };
@@ -60,6 +65,20 @@ fn ci(rest: &[String]) -> Result {
     tidy::run(rest)?;
     test::run(rest)?;
     mutants::run(rest)
+}
+
+fn report_test(rest: &[String]) -> Result {
+    no_arguments("report-test", rest)?;
+    let test = [
+        "test",
+        "-p",
+        "larder-cli",
+        "--test",
+        "report",
+        "--",
+        "--ignored",
+    ];
+    cargo::run(&test, &[])
 }
 
 fn conformance(rest: &[String]) -> Result {

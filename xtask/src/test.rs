@@ -103,7 +103,10 @@ test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out;
         assert_eq!(counts.pending, BTreeMap::from([("lin".to_owned(), 1)]));
         assert_eq!(
             counts.reasons,
-            ["kv::seq::KV-8.1_x: needs the power shutdown()", "slow: it takes an hour"]
+            [
+                "kv::seq::KV-8.1_x: needs the power shutdown()",
+                "slow: it takes an hour"
+            ]
         );
     }
 }

@@ -10,8 +10,8 @@ use larder_traits::{
 };
 
 use super::{Medium, Opened};
-use crate::error::OpenError;
 use crate::keys::Keys;
+use crate::open_error::OpenError;
 
 #[derive(Clone, Debug)]
 struct Mem {

@@ -1,0 +1,416 @@
+//! [`StashDriver`]: rows by key, and an index of those that no consolidation has merged yet.
+//!
+//! Rows that were merged are stored at the earliest of all times. They read as if at `since`, as every earlier time
+//! does, and need not be touched again when `since` moves on. What a consolidation has to do is therefore in the index
+//! of the rows that were not merged, and is found there by time: it never looks at the rest (ST-8).
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use larder_traits::Fault;
+use larder_traits::stash::driver::{check_bounds, check_name};
+use larder_traits::stash::{
+    CollectionId, Diff, Frontiers, RawRow, Rows, Snapshot, StashDriver, StashError, StashOp,
+    Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::checksum::Sum;
+use crate::error::{corrupt, fenced, native};
+use crate::native::SqlitePlace;
+use crate::state::State;
+use crate::writer::Tx;
+
+/// The collections of a file; a `Stash` by its driver. A commit is one transaction, whatever is in it (ST-12).
+#[derive(Clone, Debug)]
+pub struct SqliteStash(pub(crate) SqlitePlace);
+
+impl SqliteStash {
+    /// Reads, unless the handle was fenced (ST-14).
+    async fn read<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<R, StashError> + Send + 'static,
+    ) -> Result<R, StashError> {
+        let epoch = self.0.epoch();
+        let checked = move |conn: &Connection| {
+            if State::load_epoch(conn)? != epoch {
+                return Err(fenced().not_applied().into());
+            }
+            work(conn)
+        };
+        self.0.read(checked).await
+    }
+}
+
+#[async_trait]
+impl StashDriver for SqliteStash {
+    async fn open(&self, name: &str) -> Result<CollectionId, StashError> {
+        check_name(name, &self.0.config().caps.stash)?;
+        let name = name.to_owned();
+        let look = {
+            let name = name.clone();
+            move |conn: &Connection| id_of(conn, &name)
+        };
+        match self.read(look).await? {
+            Some(id) => Ok(id),
+            None => self.0.write(move |tx| create(tx.conn(), &name)).await,
+        }
+    }
+
+    async fn names(&self) -> Result<Vec<(String, CollectionId)>, StashError> {
+        let look = |conn: &Connection| {
+            let sql = "SELECT id, name, since, upper, crc FROM stash_collections";
+            let mut statement = conn.prepare_cached(sql).map_err(native)?;
+            let mut rows = statement.query([]).map_err(native)?;
+            let mut names = Vec::new();
+            while let Some(row) = rows.next().map_err(native)? {
+                let collection = Collection::read(row)?;
+                names.push((
+                    collection.name,
+                    CollectionId::new(collection.id.unsigned_abs()),
+                ));
+            }
+            Ok(names)
+        };
+        self.read(look).await
+    }
+
+    async fn discard(&self, name: &str) -> Result<bool, StashError> {
+        let name = name.to_owned();
+        let discard = move |tx: &Tx<'_>| {
+            let conn = tx.conn();
+            let Some(id) = id_of(conn, &name)? else {
+                return Ok(false);
+            };
+            let id = number_of(id)?;
+            for sql in [
+                "DELETE FROM stash_rows WHERE collection = ?1",
+                "DELETE FROM stash_collections WHERE id = ?1",
+            ] {
+                execute(conn, sql, params![id])?;
+            }
+            Ok(true)
+        };
+        self.0.write(discard).await
+    }
+
+    async fn snapshot(&self, id: CollectionId, rows: Rows<'_>) -> Result<Snapshot, StashError> {
+        let key = match rows {
+            Rows::Key(key) => Some(key.to_vec()),
+            Rows::None | Rows::All => None,
+        };
+        let all = matches!(rows, Rows::All);
+        let look = move |conn: &Connection| {
+            let collection = Collection::load(conn, id)?;
+            let rows = match &key {
+                Some(key) => rows_of_key(conn, collection.id, key)?,
+                None if all => all_rows(conn, collection.id)?,
+                None => Vec::new(),
+            };
+            Ok(Snapshot {
+                frontiers: collection.frontiers,
+                rows,
+            })
+        };
+        self.read(look).await
+    }
+
+    async fn commit(&self, ops: Vec<StashOp>) -> Result<(), StashError> {
+        check_bounds(&ops, &self.0.config().caps.stash)?;
+        self.0.write(move |tx| commit(tx, ops)).await
+    }
+}
+
+/// A row of `stash_collections`.
+struct Collection {
+    id: i64,
+    name: String,
+    frontiers: Frontiers,
+}
+
+impl Collection {
+    fn load(conn: &Connection, id: CollectionId) -> Result<Self, StashError> {
+        let sql = "SELECT id, name, since, upper, crc FROM stash_collections WHERE id = ?1";
+        let missing = || StashError::NoCollection { id };
+        let number = number_of(id)?;
+        let mut statement = conn.prepare_cached(sql).map_err(native)?;
+        let mut rows = statement.query(params![number]).map_err(native)?;
+        let row = rows.next().map_err(native)?.ok_or_else(missing)?;
+        Ok(Self::read(row)?)
+    }
+
+    fn read(row: &Row<'_>) -> Result<Self, Fault> {
+        let get = |at| row.get::<_, Option<i64>>(at).map_err(native);
+        let collection = Self {
+            id: row.get(0).map_err(native)?,
+            name: row.get(1).map_err(native)?,
+            frontiers: Frontiers {
+                since: get(2)?.into(),
+                upper: get(3)?.into(),
+            },
+        };
+        collection.sum().check(row.get(4).map_err(native)?)?;
+        Ok(collection)
+    }
+
+    fn store(&self, conn: &Connection) -> Result<(), Fault> {
+        let sql = "INSERT INTO stash_collections (id, name, since, upper, crc)
+                   VALUES (?1, ?2, ?3, ?4, ?5)
+                   ON CONFLICT (id) DO UPDATE SET since = ?3, upper = ?4, crc = ?5";
+        let since = self.frontiers.since.as_option();
+        let upper = self.frontiers.upper.as_option();
+        let crc = self.sum().get();
+        execute(conn, sql, params![self.id, self.name, since, upper, crc])
+    }
+
+    fn sum(&self) -> Sum {
+        let named = Sum::new().number(self.id).bytes(self.name.as_bytes());
+        let Frontiers { since, upper } = &self.frontiers;
+        named
+            .maybe(since.as_option().copied())
+            .maybe(upper.as_option().copied())
+    }
+}
+
+fn execute(conn: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<(), Fault> {
+    let mut statement = conn.prepare_cached(sql).map_err(native)?;
+    statement.execute(values).map_err(native)?;
+    Ok(())
+}
+
+/// The id as it is stored. One that cannot be stored was never given to a collection.
+fn number_of(id: CollectionId) -> Result<i64, StashError> {
+    i64::try_from(id.get()).map_err(|_beyond| StashError::NoCollection { id })
+}
+
+fn id_of(conn: &Connection, name: &str) -> Result<Option<CollectionId>, StashError> {
+    let sql = "SELECT id FROM stash_collections WHERE name = ?1";
+    let mut statement = conn.prepare_cached(sql).map_err(native)?;
+    let id = statement.query_row(params![name], |row| row.get::<_, i64>(0));
+    let Some(id) = id.optional().map_err(native)? else {
+        return Ok(None);
+    };
+    let id = u64::try_from(id).map_err(|_negative| corrupt("a collection's id is negative"))?;
+    Ok(Some(CollectionId::new(id)))
+}
+
+/// Racing creators come here one after the other, and the later ones find what the first one made (ST-1).
+fn create(conn: &Connection, name: &str) -> Result<CollectionId, StashError> {
+    if let Some(id) = id_of(conn, name)? {
+        return Ok(id);
+    }
+    // The id is needed for the checksum, and SQLite sees to it that it was never given before.
+    let sql = "INSERT INTO stash_collections (name, crc) VALUES (?1, 0)";
+    execute(conn, sql, params![name])?;
+    let id = conn.last_insert_rowid();
+    let collection = Collection {
+        id,
+        name: name.to_owned(),
+        frontiers: Frontiers::new(),
+    };
+    collection.store(conn)?;
+    let id = u64::try_from(id).map_err(|_negative| corrupt("a collection's id is negative"))?;
+    Ok(CollectionId::new(id))
+}
+
+fn row_sum(collection: i64, key: &[u8], value: &[u8], time: Timestamp, diff: Diff) -> Sum {
+    let of_row = Sum::new().number(collection).bytes(key).bytes(value);
+    of_row.number(time).number(diff)
+}
+
+fn all_rows(conn: &Connection, collection: i64) -> Result<Vec<RawRow>, Fault> {
+    let sql = "SELECT key, value, time, diff, crc FROM stash_rows WHERE collection = ?1";
+    let mut statement = conn.prepare_cached(sql).map_err(native)?;
+    let mut rows = statement.query(params![collection]).map_err(native)?;
+    let mut out: Vec<RawRow> = Vec::new();
+    while let Some(row) = rows.next().map_err(native)? {
+        let key = blob(row, 0)?;
+        // Rows come in the order of their keys, and equal ones share their bytes.
+        let key = match out.last() {
+            Some(last) if last.key == key => last.key.clone(),
+            _ => Bytes::copy_from_slice(key),
+        };
+        out.push(read_row(row, collection, key)?);
+    }
+    Ok(out)
+}
+
+fn rows_of_key(conn: &Connection, collection: i64, key: &[u8]) -> Result<Vec<RawRow>, Fault> {
+    let sql = "SELECT NULL, value, time, diff, crc FROM stash_rows
+               WHERE collection = ?1 AND key = ?2";
+    let mut statement = conn.prepare_cached(sql).map_err(native)?;
+    let mut rows = statement.query(params![collection, key]).map_err(native)?;
+    let key = Bytes::copy_from_slice(key);
+    let mut out = Vec::new();
+    while let Some(row) = rows.next().map_err(native)? {
+        out.push(read_row(row, collection, key.clone())?);
+    }
+    Ok(out)
+}
+
+fn blob<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], Fault> {
+    let value = row.get_ref(at).map_err(native)?;
+    value
+        .as_blob()
+        .map_err(|_other_type| corrupt("a column of bytes holds something else"))
+}
+
+fn read_row(row: &Row<'_>, collection: i64, key: Bytes) -> Result<RawRow, Fault> {
+    let value = blob(row, 1)?;
+    let (time, diff) = (row.get(2).map_err(native)?, row.get(3).map_err(native)?);
+    let crc = row.get(4).map_err(native)?;
+    row_sum(collection, &key, value, time, diff).check(crc)?;
+    Ok(RawRow {
+        value: Bytes::copy_from_slice(value),
+        key,
+        time,
+        diff,
+    })
+}
+
+fn insert(conn: &Connection, collection: i64, number: i64, row: &RawRow) -> Result<(), Fault> {
+    let sql = "INSERT INTO stash_rows (collection, key, number, value, time, diff, crc)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let RawRow {
+        key,
+        value,
+        time,
+        diff,
+    } = row;
+    let (key, value) = (&key[..], &value[..]);
+    let crc = row_sum(collection, key, value, *time, *diff).get();
+    let values = params![collection, key, number, value, time, diff, crc];
+    execute(conn, sql, values)
+}
+
+fn commit(tx: &Tx<'_>, ops: Vec<StashOp>) -> Result<(), StashError> {
+    let conn = tx.conn();
+    let mut collections: BTreeMap<CollectionId, Collection> = BTreeMap::new();
+    for op in ops {
+        let collection = match collections.entry(op.id()) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(free) => free.insert(Collection::load(conn, op.id())?),
+        };
+        let before = collection.frontiers.clone();
+        collection.frontiers.admit(&op)?;
+        if collection.frontiers != before {
+            collection.store(conn)?;
+        }
+        match op {
+            StashOp::Update { rows, .. } => {
+                // A difference of 0 adds nothing to any sum.
+                for row in rows.iter().filter(|row| row.diff != 0) {
+                    insert(conn, collection.id, tx.number(), row)?;
+                }
+            }
+            StashOp::Consolidate { .. } => consolidate(tx, collection)?,
+            StashOp::Seal { .. } | StashOp::Compact { .. } | StashOp::ExpectUpper { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// The time under which merged rows are stored.
+const FOLDED: Timestamp = Timestamp::MIN;
+
+/// Merges the rows that `since` has passed into those that were merged before, key by key (ST-8).
+fn consolidate(tx: &Tx<'_>, collection: &Collection) -> Result<(), StashError> {
+    let (conn, id) = (tx.conn(), collection.id);
+    let Some(since) = collection.frontiers.since.as_option() else {
+        execute(
+            conn,
+            "DELETE FROM stash_rows WHERE collection = ?1",
+            params![id],
+        )?;
+        return Ok(());
+    };
+    let sql = "SELECT key, number FROM stash_rows INDEXED BY stash_unfolded
+               WHERE collection = ?1 AND number >= 0 AND time <= ?2";
+    let mut passed: BTreeMap<Vec<u8>, Vec<i64>> = BTreeMap::new();
+    {
+        let mut statement = conn.prepare_cached(sql).map_err(native)?;
+        let mut rows = statement.query(params![id, since]).map_err(native)?;
+        while let Some(row) = rows.next().map_err(native)? {
+            let number = row.get(1).map_err(native)?;
+            match passed.get_mut(blob(row, 0)?) {
+                Some(numbers) => numbers.push(number),
+                None => {
+                    passed.insert(blob(row, 0)?.to_vec(), vec![number]);
+                }
+            }
+        }
+    }
+    for (key, numbers) in passed {
+        fold_key(tx, id, &key, &numbers)?;
+    }
+    Ok(())
+}
+
+/// What the rows of one key and value add up to.
+#[derive(Default)]
+struct Folded {
+    /// The merged row that there is already.
+    row: Option<(i64, Diff)>,
+    sum: i128,
+}
+
+fn fold_key(tx: &Tx<'_>, id: i64, key: &[u8], numbers: &[i64]) -> Result<(), StashError> {
+    let conn = tx.conn();
+    let mut folded: BTreeMap<Bytes, Folded> = BTreeMap::new();
+    let mut add = |number: i64, row: RawRow| {
+        let folded = folded.entry(row.value).or_default();
+        folded.sum += i128::from(row.diff);
+        if number < 0 {
+            folded.row = Some((number, row.diff));
+        }
+    };
+    let key = Bytes::copy_from_slice(key);
+    {
+        let sql = "SELECT number, value, time, diff, crc FROM stash_rows
+                   WHERE collection = ?1 AND key = ?2 AND number < 0";
+        let mut statement = conn.prepare_cached(sql).map_err(native)?;
+        let mut rows = statement.query(params![id, &key[..]]).map_err(native)?;
+        while let Some(row) = rows.next().map_err(native)? {
+            add(row.get(0).map_err(native)?, read_row(row, id, key.clone())?);
+        }
+        let sql = "DELETE FROM stash_rows WHERE collection = ?1 AND key = ?2 AND number = ?3
+                   RETURNING number, value, time, diff, crc";
+        let mut statement = conn.prepare_cached(sql).map_err(native)?;
+        for number in numbers {
+            let values = params![id, &key[..], number];
+            let mut rows = statement.query(values).map_err(native)?;
+            let gone = || corrupt("an index names a row that is not there");
+            let row = rows.next().map_err(native)?.ok_or_else(gone)?;
+            add(*number, read_row(row, id, key.clone())?);
+            // To the end, which is when the row is gone for good.
+            rows.next().map_err(native)?;
+        }
+    }
+    for (value, Folded { row, sum }) in folded {
+        let diff = Diff::try_from(sum).map_err(|_beyond| StashError::DiffOverflow)?;
+        if row.is_some_and(|(_, before)| before == diff) {
+            continue;
+        }
+        let number = match row {
+            Some((number, _)) => {
+                let sql =
+                    "DELETE FROM stash_rows WHERE collection = ?1 AND key = ?2 AND number = ?3";
+                execute(conn, sql, params![id, &key[..], number])?;
+                number
+            }
+            None => -tx.number(),
+        };
+        if diff != 0 {
+            let row = RawRow {
+                key: key.clone(),
+                value,
+                time: FOLDED,
+                diff,
+            };
+            insert(conn, id, number, &row)?;
+        }
+    }
+    Ok(())
+}
