@@ -26,7 +26,10 @@ pub(crate) fn run(id: &str) -> Result<(), Problem> {
         )));
     }
     let declared = if clause.declared { " (declared)" } else { "" };
-    println!("{} {}{declared}\n\n{}\n", clause.id, clause.title, clause.text);
+    println!(
+        "{} {}{declared}\n\n{}\n",
+        clause.id, clause.title, clause.text
+    );
     if checks.is_empty() {
         println!("It has no checks yet.");
     }
@@ -44,7 +47,10 @@ fn about(check: &CheckInfo) -> String {
         return format!("{}, untestable: {why}", check.contract);
     }
     let engines: Vec<&str> = check.engines.iter().map(|engine| engine.name()).collect();
-    let pending = check.engines.iter().any(|engine| !Engine::is_built(*engine));
+    let pending = check
+        .engines
+        .iter()
+        .any(|engine| !Engine::is_built(*engine));
     let pending = if pending { ", pending" } else { "" };
     format!("{}, {}{pending}", check.contract, engines.join(" + "))
 }

@@ -1,7 +1,8 @@
 //! A store named by a URL, as the suite wants it: worlds of its own below the place that the user named.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use larder::{
     Backend, BlobMulti, BlobStore, Caps, Clock, ClockSource, Contract, Durability,
@@ -18,10 +19,25 @@ pub(crate) struct UrlWorld {
     caps: Caps,
     /// Places that would be gone with their last handle are held until the check has ended.
     held: Mutex<HashMap<String, Store>>,
+    /// Every place that was opened, to be removed when the check has ended.
+    made: Mutex<BTreeSet<String>>,
+}
+
+impl Drop for UrlWorld {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.clear();
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        for place in made.iter() {
+            // A store under check may still have it open, or be broken; what is left over bears the world's name.
+            drop(self.world.child(place).erase());
+        }
+        drop(self.world.erase());
+    }
 }
 
 impl UrlWorld {
-    async fn make(location: Location, env: Env) -> Result<Self, BoxError> {
+    pub(crate) async fn make(location: Location, env: Env) -> Result<Self, BoxError> {
         let clock = Arc::new(TestClock::new());
         let world = location.child(&env.prefix);
         let caps = open(&world, &clock).await?.caps();
@@ -30,11 +46,18 @@ impl UrlWorld {
             clock,
             caps,
             held: Mutex::default(),
+            made: Mutex::default(),
         })
+    }
+
+    fn note(&self, place: &str) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.insert(place.to_owned());
     }
 
     async fn store(&self, place: &str) -> Result<Store, OpenError> {
         let location = self.world.child(place);
+        self.note(place);
         if self.caps.durability == Durability::None {
             let holder = open(&location, &self.clock).await?;
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +79,13 @@ impl Fixture for UrlWorld {
 
     fn caps(&self) -> Caps {
         self.caps
+    }
+
+    async fn settle(&self) {
+        // A map behind a lock does nothing behind the caller's back, so there is nothing to wait for.
+        if self.world.scheme() != "mem" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {

@@ -2,16 +2,21 @@
 //!
 //! Exit codes: 0 everything held, 1 a clause was violated, 2 something could not be tested, 3 the command was wrong.
 
+mod check;
+mod demo;
 mod explain;
 mod fixture;
 mod matrix;
+mod report;
 mod verify;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use larder::Contract;
 use larder_conformance::Profile;
+use larder_conformance::lin::ModelName;
 
 /// Storage contracts, the backends that keep them, and the suite that proves it.
 #[derive(Debug, Parser)]
@@ -25,6 +30,10 @@ struct Arguments {
 enum Command {
     /// Run the conformance suite on stores, and print which clauses they keep
     Verify(VerifyArguments),
+    /// Judge a recorded history of concurrent calls
+    Check(CheckArguments),
+    /// Run the suite on a correct store and on a broken one, and leave a report to look at
+    Demo(DemoArguments),
     /// Print a clause, its checks, and the broken stores that they find
     Explain {
         /// A clause or a check, such as BM-4 or BM-4.2
@@ -53,8 +62,34 @@ pub(crate) struct VerifyArguments {
     /// Print the report as JSON and nothing else
     #[arg(long)]
     json: bool,
-    /// The folder that report.json is written to
+    /// The folder that report.html, report.json and junit.xml are written to
     #[arg(long, value_name = "FOLDER", default_value = "target/larder")]
+    report: std::path::PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArguments {
+    /// The history as JSON lines, or - for standard input
+    #[arg(value_name = "FILE")]
+    file: std::path::PathBuf,
+    /// What it is judged against: register, kv, cas or map
+    #[arg(long, value_name = "MODEL")]
+    model: ModelName,
+    /// How many calls may be placed in vain before the search gives up
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Print the verdict and the witness as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArguments {
+    /// Repeat the run of this seed
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The folder that the report is written to
+    #[arg(long, value_name = "FOLDER", default_value = "target/larder/demo")]
     report: std::path::PathBuf,
 }
 
@@ -76,6 +111,8 @@ pub(crate) enum Problem {
     Violated,
     /// Something could not be tested, for this reason.
     Untested(String),
+    /// The question stays open; why is printed already.
+    Undecided,
     /// The command was wrong.
     Usage(String),
 }
@@ -92,6 +129,8 @@ fn main() -> ExitCode {
     };
     finish(match arguments.command {
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Explain { id } => explain::run(&id),
     })
 }
@@ -104,11 +143,26 @@ fn first_line(e: &clap::Error) -> String {
     format!("{line} (see larder --help)")
 }
 
-#[expect(clippy::print_stderr, reason = "a program says on standard error why it failed")]
+/// Prints an answer.
+pub(crate) fn answer(text: &str) -> Result<(), Problem> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever closed the pipe has read enough.
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Problem::Untested(format!("cannot print: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a program says on standard error why it failed"
+)]
 fn finish(result: Result<(), Problem>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Problem::Violated) => ExitCode::from(1),
+        Err(Problem::Undecided) => ExitCode::from(2),
         Err(Problem::Untested(why)) => {
             eprintln!("larder: {why}");
             ExitCode::from(2)

@@ -32,7 +32,10 @@ impl Counts {
     }
 
     pub(crate) fn line(self) -> String {
-        let mut parts = vec![format!("{} passed", self.pass), format!("{} failed", self.fail)];
+        let mut parts = vec![
+            format!("{} passed", self.pass),
+            format!("{} failed", self.fail),
+        ];
         if self.inconclusive > 0 {
             parts.push(format!("{} inconclusive", self.inconclusive));
         }
@@ -41,18 +44,32 @@ impl Counts {
         parts.join(", ")
     }
 
-    /// What can be said of a clause in one word. Pending checks do not turn a pass into anything else, but a clause
-    /// without a single pass is not held.
+    /// What can be said of a clause in a word: it holds only where no check of it is still pending.
     fn word(self) -> &'static str {
         match self {
             Self { fail: 1.., .. } => "FAIL",
             Self {
                 inconclusive: 1.., ..
             } => "unclear",
+            Self {
+                pass: 1..,
+                pending: 1..,
+                ..
+            } => "so far",
             Self { pass: 1.., .. } => "holds",
             Self { pending: 1.., .. } => "pending",
             Self { ignored: 1.., .. } => "ignored",
             Self { .. } => "-",
+        }
+    }
+
+    /// The same for pages, where words are not columns and need not shout.
+    pub(crate) fn verdict(self) -> &'static str {
+        match self.word() {
+            "FAIL" => "violated",
+            "-" => "nothing ran",
+            "so far" => "holds so far",
+            word => word,
         }
     }
 }

@@ -1,20 +1,30 @@
 //! `larder verify`: the suite on the stores that the user named.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use larder::{Contract, Location, OpenOptions};
-use larder_conformance::{Options, Report, Suite, catalogue, explain_failure};
-use serde_json::json;
+use larder_conformance::{Options, Record, Report, Suite, catalogue, explain_failure, random_seed};
 
 use crate::matrix::{self, Counts};
-use crate::{Problem, VerifyArguments, fixture};
+use crate::report::{Book, Environment, Run, Started};
+use crate::{Problem, VerifyArguments, answer, fixture};
 
-/// The stores that are verified when none is named: every embedded backend of this program.
-const EMBEDDED: &[&str] = &["mem:"];
+/// The stores that are verified when none is named: every embedded backend of this program. Files lie beside the report,
+/// so that a failure can be replayed by its URL.
+fn embedded(report: &Path) -> Result<Vec<String>, Problem> {
+    let scratch = report.join("scratch");
+    fs::create_dir_all(&scratch)
+        .map_err(|e| Problem::Untested(format!("cannot make {}: {e}", scratch.display())))?;
+    let path = scratch.join("verify.db").display().to_string();
+    let path = path.replace('%', "%25").replace('?', "%3F");
+    Ok(vec!["mem:".into(), format!("sqlite:{path}")])
+}
 
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<(), Problem> {
+    let started = Started::now();
     let mut options = Options::new();
     options.profile = arguments.profile;
     options.only = arguments.check.as_deref().map(str::to_ascii_uppercase);
@@ -22,30 +32,62 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<(), Problem> {
         options.seed = seed;
     }
     check_exists(&options)?;
-    let urls: Vec<&str> = match &arguments.urls[..] {
-        [] => EMBEDDED.to_vec(),
-        urls => urls.iter().map(String::as_str).collect(),
+    let named = !arguments.urls.is_empty();
+    let urls = if named {
+        arguments.urls.clone()
+    } else {
+        embedded(&arguments.report)?
     };
     let mut runs = Vec::new();
-    for url in urls {
+    for url in &urls {
         let location = Location::parse(url).map_err(|e| Problem::Usage(e.to_string()))?;
-        for suite in suites(url, &location, &arguments.contracts)? {
-            runs.push((url, suite));
+        for suite in suites(url, &location, &arguments.contracts, named)? {
+            runs.push((url.as_str(), suite));
         }
     }
     // The suite reports panics of a store as what they are; the standard hook would print each of them as well.
     std::panic::set_hook(Box::new(|_| {}));
-    let bar = progress_bar(&runs, &options, arguments.json);
+    let bar = progress_bar(
+        runs.iter().map(|(_, suite)| suite),
+        &options,
+        arguments.json,
+    );
     let mut done = Vec::new();
     for (url, suite) in &runs {
         bar.set_message(format!("{url} {}", suite.contract()));
-        let report = suite.run(&options, |_record| bar.inc(1));
-        done.push((*url, report));
+        done.push(Run {
+            store: (*url).to_owned(),
+            about: None,
+            report: suite.run(&options, |_record| bar.inc(1)),
+        });
     }
     bar.finish_and_clear();
-    write_report(arguments, &done)?;
-    print(arguments, &done)?;
-    judge(&done)
+    let book = Book {
+        title: "Larder conformance report",
+        note: None,
+        runs: done,
+        environment: Environment::of(&started, &options),
+        profile: options.profile,
+        replay,
+    };
+    let page = book.write(&arguments.report)?;
+    answer(&if arguments.json {
+        format!("{}\n", book.to_json())
+    } else {
+        for_people(&book, &page.display().to_string())
+    })?;
+    judge(book.counts())
+}
+
+fn replay(book: &Book, run: &Run, record: &Record) -> String {
+    format!(
+        "larder verify '{}' --contract {} --check {} --seed {} --profile {}",
+        run.store,
+        run.report.contract,
+        record.id,
+        record.seed,
+        book.profile.name()
+    )
 }
 
 /// A check that no contract has is a slip of the hand and not an empty run.
@@ -53,7 +95,10 @@ fn check_exists(options: &Options) -> Result<(), Problem> {
     let Some(only) = &options.only else {
         return Ok(());
     };
-    if catalogue().iter().any(|it| it.id == only || it.clause == only) {
+    if catalogue()
+        .iter()
+        .any(|it| it.id == only || it.clause == only)
+    {
         return Ok(());
     }
     Err(Problem::Usage(format!(
@@ -61,18 +106,31 @@ fn check_exists(options: &Options) -> Result<(), Problem> {
     )))
 }
 
-/// The suites of the contracts that the store offers and the user wants.
-fn suites(url: &str, location: &Location, wanted: &[Contract]) -> Result<Vec<Suite>, Problem> {
+/// The suites of the contracts that the store offers and the user wants. A store that the user did not name need not
+/// offer them all.
+fn suites(
+    url: &str,
+    location: &Location,
+    wanted: &[Contract],
+    named: bool,
+) -> Result<Vec<Suite>, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Problem::Untested(format!("no runtime: {e}")))?;
+    // Asked of a place of our own: the one that was named may hold somebody's data.
+    let place = location.child(&format!("ask{:016x}", random_seed()));
     let store = runtime
-        .block_on(location.open(&OpenOptions::new()))
+        .block_on(place.open(&OpenOptions::new()))
         .map_err(|e| Problem::Untested(format!("`{url}` cannot be opened: {e}")))?;
     let offered = store.offers();
-    if let Some(missing) = wanted.iter().find(|contract| !offered.contains(contract)) {
-        return Err(Problem::Untested(format!("`{url}` does not offer {missing}")));
+    drop(store);
+    drop(place.erase());
+    let missing = wanted.iter().find(|contract| !offered.contains(contract));
+    if let Some(missing) = missing.filter(|_| named) {
+        return Err(Problem::Untested(format!(
+            "`{url}` does not offer {missing}"
+        )));
     }
     let contracts = offered
         .iter()
@@ -82,11 +140,16 @@ fn suites(url: &str, location: &Location, wanted: &[Contract]) -> Result<Vec<Sui
         .collect())
 }
 
-fn progress_bar(runs: &[(&str, Suite)], options: &Options, json: bool) -> ProgressBar {
+/// A bar on standard error, where somebody sees it.
+pub(crate) fn progress_bar<'a>(
+    suites: impl Iterator<Item = &'a Suite>,
+    options: &Options,
+    json: bool,
+) -> ProgressBar {
     if json || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let trials = runs.iter().flat_map(|(_, suite)| suite.trials());
+    let trials = suites.flat_map(Suite::trials);
     let count = trials.filter(|trial| options.selects(trial)).count();
     let bar = ProgressBar::new(u64::try_from(count).unwrap_or(0));
     let template = if no_color() {
@@ -104,75 +167,32 @@ fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-fn to_json(done: &[(&str, Report)]) -> serde_json::Value {
-    let runs: Vec<_> = done
-        .iter()
-        .map(|(url, report)| {
-            let checks: Vec<_> = report.records.iter().map(|r| r.to_json()).collect();
-            json!({ "url": url, "contract": report.contract.name(), "checks": checks })
-        })
-        .collect();
-    json!({ "schema": 1, "runs": runs })
-}
-
-fn write_report(arguments: &VerifyArguments, done: &[(&str, Report)]) -> Result<(), Problem> {
-    let path = arguments.report.join("report.json");
-    let text = format!("{:#}\n", to_json(done));
-    fs::create_dir_all(&arguments.report)
-        .and_then(|()| fs::write(&path, text))
-        .map_err(|e| Problem::Untested(format!("cannot write {}: {e}", path.display())))
-}
-
-fn print(arguments: &VerifyArguments, done: &[(&str, Report)]) -> Result<(), Problem> {
-    let text = if arguments.json {
-        format!("{}\n", to_json(done))
-    } else {
-        for_people(arguments, done)
-    };
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever closed the pipe has read enough.
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Problem::Untested(format!("cannot print: {e}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn for_people(arguments: &VerifyArguments, done: &[(&str, Report)]) -> String {
+fn for_people(book: &Book, page: &str) -> String {
     let color = io::stdout().is_terminal() && !no_color();
     let mut text = String::new();
-    for (url, report) in done {
-        text.push_str(&matrix::render(url, report, color));
+    for run in &book.runs {
+        text.push_str(&matrix::render(&run.store, &run.report, color));
     }
-    let reports: Vec<&Report> = done.iter().map(|(_, report)| report).collect();
+    let reports: Vec<&Report> = book.runs.iter().map(|run| &run.report).collect();
     let reasons = matrix::reasons(&reports);
     if !reasons.is_empty() {
         text.push_str("\nwhat did not run, and why:\n");
         text.push_str(&reasons);
     }
-    for (url, report) in done {
-        for (record, _) in report.failures() {
-            let replay = format!(
-                "larder verify '{url}' --contract {} --check {} --seed {} --profile {}",
-                report.contract,
-                record.id,
-                record.seed,
-                arguments.profile.name()
-            );
+    for run in &book.runs {
+        for (record, _) in run.report.failures() {
+            let replay = replay(book, run, record);
             text.push('\n');
             text.push_str(&explain_failure(record, &replay).unwrap_or_default());
             text.push('\n');
         }
     }
-    let counts = Counts::of(done.iter().flat_map(|(_, report)| &report.records));
-    let path = arguments.report.join("report.json");
-    text.push_str(&format!("\n{}\nreport: {}\n", counts.line(), path.display()));
+    text.push_str(&format!("\n{}\nreport: {page}\n", book.counts().line()));
     text
 }
 
 /// Pending and ignored checks are told and do not count; an inconclusive one leaves the question open.
-fn judge(done: &[(&str, Report)]) -> Result<(), Problem> {
-    let counts = Counts::of(done.iter().flat_map(|(_, report)| &report.records));
+fn judge(counts: Counts) -> Result<(), Problem> {
     if counts.fail > 0 {
         return Err(Problem::Violated);
     }

@@ -28,9 +28,18 @@ fn a_wrong_command_is_one_line_and_exit_code_3() {
         (&["verify", "nem:"][..], "did you mean `mem`?"),
         (&["verify", "/some/path"][..], "no scheme"),
         (&["verify", "mem:?sise=1"][..], "knows no key `sise`"),
-        (&["verify", "--contract", "blobs"][..], "must be one of blob-multi"),
-        (&["verify", "--check", "BM-99.1"][..], "no check or clause `BM-99.1`"),
-        (&["verify", "--profile", "fast"][..], "quick, standard, soak"),
+        (
+            &["verify", "--contract", "blobs"][..],
+            "must be one of blob-multi",
+        ),
+        (
+            &["verify", "--check", "BM-99.1"][..],
+            "no check or clause `BM-99.1`",
+        ),
+        (
+            &["verify", "--profile", "fast"][..],
+            "quick, standard, soak",
+        ),
         (&["verify", "--seed", "x"][..], "--seed"),
         (&["explain", "XX-1"][..], "no clause `XX-1`"),
         (&["explain", "BM-1.99"][..], "no check `BM-1.99`"),
@@ -46,7 +55,14 @@ fn a_wrong_command_is_one_line_and_exit_code_3() {
 #[test]
 fn a_report_that_cannot_be_written_is_one_line_and_exit_code_2() {
     let (code, said) = refused(&[
-        "verify", "mem:", "--contract", "kv-client", "--check", "KV-1.1", "--report", "/dev/null/x",
+        "verify",
+        "mem:",
+        "--contract",
+        "kv-client",
+        "--check",
+        "KV-1.1",
+        "--report",
+        "/dev/null/x",
     ]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("/dev/null/x"), "{said}");
@@ -55,13 +71,24 @@ fn a_report_that_cannot_be_written_is_one_line_and_exit_code_2() {
 #[test]
 fn json_is_all_that_stands_on_standard_output() {
     let output = larder(&[
-        "verify", "mem:", "--contract", "kv-client", "--check", "KV-1", "--seed", "7", "--json",
+        "verify",
+        "mem:",
+        "--contract",
+        "kv-client",
+        "--check",
+        "KV-1",
+        "--seed",
+        "7",
+        "--json",
     ]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("pure JSON");
     assert_eq!(json["schema"], 1);
     let run = &json["runs"][0];
-    assert_eq!((&run["url"], &run["contract"]), (&"mem:".into(), &"kv-client".into()));
+    assert_eq!(
+        (&run["url"], &run["contract"]),
+        (&"mem:".into(), &"kv-client".into())
+    );
     let checks = run["checks"].as_array().expect("an array of checks");
     assert!(!checks.is_empty());
     for check in checks {
@@ -74,7 +101,14 @@ fn json_is_all_that_stands_on_standard_output() {
 
 #[test]
 fn the_matrix_has_no_colour_where_nobody_sees_it() {
-    let output = larder(&["verify", "mem:", "--contract", "kv-client", "--check", "KV-1"]);
+    let output = larder(&[
+        "verify",
+        "mem:",
+        "--contract",
+        "kv-client",
+        "--check",
+        "KV-1",
+    ]);
     let text = String::from_utf8(output.stdout).expect("the program speaks UTF-8");
     assert!(text.contains("KV-1") && text.contains("holds"), "{text}");
     assert!(!text.contains('\x1b'), "{text}");
@@ -87,5 +121,8 @@ fn a_clause_is_explained_with_its_checks() {
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).expect("the program speaks UTF-8");
     assert!(text.starts_with("BM-3 "), "{text}");
-    assert!(text.contains("BM-3.1") && text.contains("finds: "), "{text}");
+    assert!(
+        text.contains("BM-3.1") && text.contains("finds: "),
+        "{text}"
+    );
 }
