@@ -424,6 +424,12 @@ pub(in crate::checks) fn cases<S: Subject, W: fixture::World + ?Sized>(cx: &Cx<W
         case(vec![to_a()], Call::Swap(a(), redirect("n"))),
         case(vec![to_a()], Call::Swap(a(), new())),
         case(vec![to_a()], Call::Swap(a(), TieredWrite::Delete)),
+        // What leaves a redirect alone leaves it alone however it ends.
+        case(vec![to_a()], Call::DeleteInline),
+        case(vec![to_a()], Call::Swap(None, redirect("n"))),
+        case(vec![to_a()], Call::Swap(None, TieredWrite::Delete)),
+        case(vec![to_a()], Call::Swap(Some(target("b")), new())),
+        case(put(), Call::Swap(a(), redirect("n"))),
     ]);
     cases.extend(S::READS.iter().map(|read| case(vec![to_a()], read.clone())));
     if cx.caps.high_volume.extend_expiry {

@@ -514,7 +514,12 @@ fn verdict(flaw: Flaw, caps: Caps, id: &str) -> Verdict {
     let mut options = Options::new();
     options.only = Some(id.to_owned());
     let trial = suite.trials().iter().find(|trial| options.selects(trial));
-    trial.expect("the check is there").run(&options).verdict
+    let trial = trial.expect("the check is there");
+    let declares_it = caps.late_landing == LateLanding::MayLandLate(None);
+    let sound = matches!(flaw, Flaw::Nothing | Flaw::Retries) || declares_it;
+    trial
+        .run_until_failed(&options, if sound { 1 } else { 10 })
+        .verdict
 }
 
 const BOUND: Caps =
@@ -549,6 +554,8 @@ fn a_faithful_store_over_a_failing_medium_passes() {
         for (flaw, id, verdict) in at_once(some.to_vec()) {
             match verdict {
                 Verdict::Pass => {}
+                // The part with a body passed; the other waits for its engine.
+                Verdict::Pending(_) => {}
                 Verdict::Ignored(why) if why.starts_with("declared") => {}
                 other => panic!("{flaw:?}: {id} ended as {other:?}"),
             }

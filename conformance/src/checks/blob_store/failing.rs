@@ -395,13 +395,21 @@ fn half_a_batch(bench: &Bench<'_>, kind: FaultKind, nth: u64) -> Result<bool, St
 pub(super) async fn bs_12_1(cx: &Cx<dyn World>) -> Outcome {
     let faults = &cx.faults()?;
     let unknown = &AtomicU64::new(0);
+    let refused = &AtomicU64::new(0);
     let mut met = 0;
     for kind in [FaultKind::ErrorBefore, FaultKind::ErrorAfter] {
-        let attempt = |nth| failed_flush(cx, &**faults, kind, nth, unknown);
+        let attempt = |nth| failed_flush(cx, &**faults, kind, nth, (unknown, refused));
         met += each_met(&**faults, kind, attempt).await?;
     }
     enough(met)?;
     if unknown.load(Ordering::Relaxed) == 0 {
+        // One of the calls that went wrong was the sync itself.
+        cx.require(
+            refused.load(Ordering::Relaxed) == 0,
+            "flushes of which each call to the medium went wrong once",
+            "each that failed says NotApplied, the one whose sync went wrong among them",
+            "Unknown where the sync went wrong: nobody knows what is on the medium",
+        )?;
         let why = "no flush ended as Unknown, so what follows one was not seen";
         return Err(Stop::Inconclusive(why.into()));
     }
@@ -414,7 +422,7 @@ async fn failed_flush(
     faults: &dyn Faults,
     kind: FaultKind,
     nth: u64,
-    unknown: &AtomicU64,
+    (unknown, refused): (&AtomicU64, &AtomicU64),
 ) -> Result<bool, Stop> {
     faults.disarm();
     let order = match kind {
@@ -442,7 +450,10 @@ async fn failed_flush(
     let mut is_unknown = false;
     match result {
         Ok(()) => {}
-        Err(e) if e.outcome() == Effect::NotApplied => a.flush()?,
+        Err(e) if e.outcome() == Effect::NotApplied => {
+            refused.fetch_add(1, Ordering::Relaxed);
+            a.flush()?;
+        }
         Err(_) => {
             is_unknown = true;
             unknown.fetch_add(1, Ordering::Relaxed);

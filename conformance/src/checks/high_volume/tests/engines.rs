@@ -461,7 +461,7 @@ fn fails(suite: &Suite, id: &str) -> bool {
     options.seed = 11;
     let trial = suite.trials().iter().find(|trial| trial.info().id == id);
     trial.is_some_and(|trial| {
-        let verdict = trial.run(&options).verdict;
+        let verdict = trial.run_until_failed(&options, 10).verdict;
         println!("{id}: {verdict:?}");
         matches!(verdict, Verdict::Fail(_))
     })

@@ -1,0 +1,458 @@
+//! Stores that are odd and right. A check that fails on one of them asks for more than the clauses do.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use larder_conformance::{Caps, Contract, Suite};
+use larder_traits::{
+    BackendError, BlobMultiCaps, BlobStoreCaps, HighVolumeCaps, KvCaps, LateLanding, StashCaps,
+};
+
+use tokio::sync::Semaphore;
+
+use crate::reference::{
+    Due, Pace, blob_multi, blob_store, gap, high_volume, kv_client, lock, stash,
+};
+
+/// A store that is odd and right.
+pub(crate) struct Benign {
+    pub(crate) id: &'static str,
+    pub(crate) contract: Contract,
+    pub(crate) suite: Box<dyn Fn() -> Suite + Send + Sync>,
+}
+
+fn benign(
+    id: &'static str,
+    contract: Contract,
+    suite: impl Fn() -> Suite + Send + Sync + 'static,
+) -> Benign {
+    Benign {
+        id,
+        contract,
+        suite: Box::new(suite),
+    }
+}
+
+/// The plain reference of each contract.
+pub(crate) fn references() -> Vec<Benign> {
+    vec![
+        benign("reference", Contract::BlobMulti, || {
+            blob_multi::suite(blob_multi::CAPS, |_| {})
+        }),
+        benign("reference", Contract::Stash, || {
+            stash::suite(stash::CAPS, |_| {})
+        }),
+        benign("reference", Contract::BlobStore, || {
+            blob_store::suite(blob_store::CAPS, |_| {})
+        }),
+        benign("reference", Contract::HighVolume, || {
+            high_volume::suite(high_volume::CAPS, |_| {})
+        }),
+        benign("reference", Contract::Backend, || {
+            high_volume::plain_suite(high_volume::CAPS, |_| {})
+        }),
+        benign("reference", Contract::KvClient, || {
+            kv_client::suite(kv_client::CAPS, |_| {})
+        }),
+    ]
+}
+
+pub(crate) fn all() -> Vec<Benign> {
+    [blobs(), stashes(), frames(), objects(), keys()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn blobs() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: blob_multi::Bend) -> Benign {
+        benign(id, Contract::BlobMulti, move || {
+            blob_multi::suite(caps, bend)
+        })
+    }
+    const CAPS: Caps = blob_multi::CAPS;
+    let late = |bound| CAPS.with_late_landing(LateLanding::MayLandLate(bound));
+    vec![
+        b("lists-backwards", CAPS, |s| {
+            s.list = Box::new(|place| Ok(place.list()?.into_iter().rev().collect()));
+            s.prefix = Box::new(|place, prefix| {
+                Ok(lock(&place.blobs)
+                    .list_prefix(prefix)
+                    .into_iter()
+                    .rev()
+                    .collect())
+            });
+        }),
+        b("lists-in-no-order", CAPS, |s| {
+            s.list = Box::new(|place| {
+                let mut keys = place.list()?;
+                keys.sort_by_key(|key| {
+                    key.bytes()
+                        .fold(7_u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)))
+                });
+                Ok(keys)
+            });
+        }),
+        b("yields", CAPS, |s| s.pace = Pace::Yield),
+        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        b(
+            "odd-keys-refused",
+            CAPS.with_blob_multi(CAPS.blob_multi.with_key_len_bytes_max(255)),
+            |s| {
+                let admit = std::mem::replace(&mut s.key, Box::new(|key| Ok(key.to_owned())));
+                s.key = Box::new(move |key| {
+                    let base = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()/".contains(c);
+                    if key.chars().all(base) {
+                        admit(key)
+                    } else {
+                        Err(blob_multi::invalid("an odd key"))
+                    }
+                });
+            },
+        ),
+        b(
+            "modest-bounds",
+            CAPS.with_blob_multi(BlobMultiCaps::LEAST.with_value_len_bytes_max(256 << 10)),
+            |_| {},
+        ),
+        b(
+            "list-per-key",
+            CAPS.with_blob_multi(CAPS.blob_multi.with_list_snapshot(false)),
+            |s| {
+                s.prefix = Box::new(|place, prefix| {
+                    let keys = place.list()?;
+                    let found = keys.iter().filter(|key| key.starts_with(prefix));
+                    let mut infos = Vec::new();
+                    for key in found {
+                        let len = place.get(key)?.map(|value| value.len());
+                        infos.extend(len.map(|len| {
+                            larder_traits::BlobInfo::new(key, len.try_into().unwrap_or(u64::MAX))
+                        }));
+                    }
+                    Ok(infos)
+                });
+            },
+        ),
+        b("late-landing-unbounded", late(None), blob_multi::lands_late),
+        b(
+            "late-landing-bounded",
+            late(Some(Duration::from_secs(1))),
+            blob_multi::lands_late,
+        ),
+        b("late-landing-not-used", late(None), |_| {}),
+        b("one-at-a-time", CAPS, |s| {
+            s.one_at_a_time = true;
+            s.pace = Pace::Jitter;
+        }),
+        b("never-sure-of-a-write", CAPS, |s| {
+            s.fails.stage = |trouble| Err(trouble.after().into());
+            s.fails.commit = |trouble| Err(trouble.after().into());
+            s.fails.tidy = |trouble| Err(trouble.after().into());
+        }),
+        b("finishes-what-was-dropped", CAPS, |s| {
+            s.slow_set = Some(Box::new(|place, _, key, value| {
+                async move {
+                    let set = Due::new(|| drop(place.set(&key, value)));
+                    gap().await;
+                    set.settle();
+                    Ok(())
+                }
+                .boxed()
+            }));
+        }),
+        b("eight-in-flight", CAPS.with_in_flight_max(Some(8)), |s| {
+            let permits = Arc::new(Semaphore::new(8));
+            s.slow_set = Some(Box::new(move |place, deadline, key, value| {
+                let permits = Arc::clone(&permits);
+                async move {
+                    let permit = tokio::time::timeout_at(deadline.into(), permits.acquire()).await;
+                    let Ok(Ok(_permit)) = permit else {
+                        return Err(blob_multi::too_late());
+                    };
+                    gap().await;
+                    place.set(&key, value)
+                }
+                .boxed()
+            }));
+        }),
+        b("copies-per-handle", CAPS, |s| {
+            // A cache that asks whether its copy is still the last one is no stale cache.
+            let cache = Arc::new(Mutex::new(BTreeMap::new()));
+            s.get = Box::new(move |place, key| {
+                let value = place.get(key)?;
+                let mut cache = lock(&cache);
+                match &value {
+                    Some(value) => drop(cache.insert(key.to_owned(), value.clone())),
+                    None => drop(cache.remove(key)),
+                }
+                Ok(cache.get(key).cloned())
+            });
+        }),
+    ]
+}
+
+fn stashes() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: stash::Bend) -> Benign {
+        benign(id, Contract::Stash, move || stash::suite(caps, bend))
+    }
+    const CAPS: Caps = stash::CAPS;
+    vec![
+        b("rows-backwards", CAPS, |s| {
+            s.snapshot = Box::new(|place, id, rows| {
+                let mut snapshot = lock(&place.state).snapshot(id, rows)?;
+                snapshot.rows.reverse();
+                Ok(snapshot)
+            });
+        }),
+        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        b("yields", CAPS, |s| s.pace = Pace::Yield),
+        b("one-at-a-time", CAPS, |s| {
+            s.one_at_a_time = true;
+            s.pace = Pace::Jitter;
+        }),
+        b("never-sure-of-a-write", CAPS, |s| {
+            s.fails.stage = |trouble| Err(trouble.after().into());
+            s.fails.commit = |trouble| Err(trouble.after().into());
+        }),
+        b(
+            "failed-batch-keeps-its-start",
+            CAPS.with_stash(CAPS.stash.with_batch_atomic(false)),
+            |s| {
+                s.commit = Box::new(|place, ops, rules| {
+                    let mut state = lock(&place.state);
+                    for (at, op) in ops.iter().enumerate() {
+                        state.commit(std::slice::from_ref(op), rules).map_err(|e| {
+                            use larder_traits::Classify as _;
+                            // What came before it stays, so the call can no longer say that it had no effect.
+                            let kind = e.kind();
+                            if at == 0 {
+                                e
+                            } else {
+                                larder_traits::Fault::unknown(kind, "half a batch")
+                                    .because(e)
+                                    .into()
+                            }
+                        })?;
+                    }
+                    Ok(())
+                });
+            },
+        ),
+        b(
+            "not-exclusive",
+            CAPS.with_stash(CAPS.stash.with_exclusive(false)),
+            |_| {},
+        ),
+        b(
+            "modest-bounds",
+            CAPS.with_stash(
+                StashCaps::LEAST
+                    .with_batch_atomic(true)
+                    .with_name_len_bytes_max(64)
+                    .with_batch_rows_max(100),
+            ),
+            |_| {},
+        ),
+        b("consolidates-at-once", CAPS, |s| {
+            use larder_traits::stash::driver::{StashOp, fold};
+            s.rules.apply = Box::new(|collection, op| {
+                stash::apply(collection, op)?;
+                let since = collection.frontiers.since.borrow();
+                // Unless a sum does not fit yet: that is for a reader to find out.
+                if let (StashOp::Update { .. } | StashOp::Compact { .. }, Ok(rows)) =
+                    (op, fold(collection.rows.clone(), since))
+                {
+                    collection.rows = rows;
+                }
+                Ok(())
+            });
+        }),
+    ]
+}
+
+fn frames() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: blob_store::Bend) -> Benign {
+        benign(id, Contract::BlobStore, move || {
+            blob_store::suite(caps, bend)
+        })
+    }
+    const CAPS: Caps = blob_store::CAPS;
+    vec![
+        b("lists-backwards", CAPS, |s| {
+            s.list = Box::new(|place| Ok(place.list()?.into_iter().rev().collect()));
+        }),
+        b("plain-heap-buffers", CAPS, |s| {
+            s.zeroed = Box::new(|_| larder_traits::AlignedBlobBuf::zeroed());
+            s.uninit = Box::new(|_| larder_traits::AlignedBlobBuf::zeroed());
+        }),
+        b(
+            "open-once",
+            CAPS.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true)),
+            |_| {},
+        ),
+        b("scribbles-over-failed-reads", CAPS, |s| {
+            s.read = Box::new(|place, guid, dst| {
+                dst.fill(0xEE);
+                place.read(guid, dst)
+            });
+        }),
+        b("durable", blob_store::DURABLE, |_| {}),
+        b("never-sure-of-a-write", CAPS, |s| {
+            s.fails.stage = |trouble| Err(trouble.after().into());
+            s.fails.write = |trouble| Err(trouble.after().into());
+            s.fails.delete = |trouble| Err(trouble.after().into());
+        }),
+        b("has-by-list", CAPS, |s| {
+            s.has = Box::new(|place, guid| Ok(place.list()?.contains(&guid)));
+        }),
+    ]
+}
+
+fn objects() -> Vec<Benign> {
+    fn hv(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
+        benign(id, Contract::HighVolume, move || {
+            high_volume::suite(caps, bend)
+        })
+    }
+    fn bk(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
+        benign(id, Contract::Backend, move || {
+            high_volume::plain_suite(caps, bend)
+        })
+    }
+    const CAPS: Caps = high_volume::CAPS;
+    let least = CAPS.with_high_volume(
+        HighVolumeCaps::LEAST
+            .with_payload_len_bytes_max(2 << 20)
+            .with_id_len_bytes_max(2048),
+    );
+    vec![
+        hv("no-fence-no-extension", least, |_| {}),
+        hv("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        hv("yields", CAPS, |s| s.pace = Pace::Yield),
+        hv("one-at-a-time", CAPS, |s| {
+            s.one_at_a_time = true;
+            s.pace = Pace::Jitter;
+        }),
+        hv("never-sure-of-a-write", CAPS, |s| {
+            s.fails.stage = |trouble| Err(trouble.after().into());
+            s.fails.commit = |trouble| trouble.after().into();
+        }),
+        hv("finishes-what-was-dropped", CAPS, |s| {
+            s.slow_put = Some(Box::new(|place, id, row| {
+                async move {
+                    let put = Due::new(|| place.write(&id, row));
+                    gap().await;
+                    put.settle();
+                    Ok(())
+                }
+                .boxed()
+            }));
+        }),
+        hv(
+            "modest-bounds",
+            CAPS.with_high_volume(HighVolumeCaps::LEAST.with_payload_len_bytes_max(256 << 10)),
+            |_| {},
+        ),
+        bk(
+            "modest-bounds",
+            CAPS.with_high_volume(HighVolumeCaps::LEAST.with_payload_len_bytes_max(256 << 10)),
+            |_| {},
+        ),
+        hv("sweeps-at-once", CAPS, |s| {
+            s.read = Box::new(|place, _, id| {
+                let found = place.access(id);
+                if found.is_none() {
+                    place.remove(id);
+                }
+                found
+            });
+        }),
+        bk("one-byte-pieces-and-empty-ones", CAPS, |s| {
+            use futures_util::{StreamExt as _, stream};
+            s.stream = Box::new(|payload, _| {
+                let first = payload.slice(..payload.len().min(3));
+                let rest = payload.slice(first.len()..);
+                let bytes: Vec<_> = first.chunks(1).map(|byte| first.slice_ref(byte)).collect();
+                let pieces = [
+                    vec![bytes::Bytes::new()],
+                    bytes,
+                    vec![rest, bytes::Bytes::new()],
+                ]
+                .concat();
+                stream::iter(pieces.into_iter().map(Ok::<_, BackendError>)).boxed()
+            });
+        }),
+        bk("yields", CAPS, |s| s.pace = Pace::Yield),
+    ]
+}
+
+fn keys() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: kv_client::Bend) -> Benign {
+        benign(id, Contract::KvClient, move || kv_client::suite(caps, bend))
+    }
+    const CAPS: Caps = kv_client::CAPS;
+    vec![
+        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        b("yields", CAPS, |s| s.pace = Pace::Yield),
+        b("one-at-a-time", CAPS, |s| {
+            s.one_at_a_time = true;
+            s.pace = Pace::Jitter;
+        }),
+        b("never-sure-of-a-write", CAPS, |s| {
+            s.fails.stage = |trouble| Err(trouble.after().into());
+            s.fails.write = |trouble| Err(trouble.after().into());
+            s.fails.remove = |trouble| Err(trouble.after().into());
+        }),
+        b("finishes-what-was-dropped", CAPS, |s| {
+            s.slow_write = Some(Box::new(|place, key, value, ttl| {
+                async move {
+                    let put = Due::new(|| place.write(&key, value, ttl));
+                    gap().await;
+                    put.settle();
+                    Ok(())
+                }
+                .boxed()
+            }));
+        }),
+        b(
+            "empty-key-refused",
+            CAPS.with_kv_client(CAPS.kv_client.with_empty_key(false)),
+            |_| {},
+        ),
+        b("endless-ttl-refused", CAPS, |s| {
+            s.write = Box::new(|place, key, value, ttl| {
+                if ttl.is_some_and(|secs| secs > 1 << 40) {
+                    return Err(kv_client::invalid("no such end"));
+                }
+                place.write(key, value, ttl);
+                Ok(())
+            });
+        }),
+        b(
+            "modest-bounds",
+            CAPS.with_kv_client(
+                KvCaps::LEAST
+                    .with_key_len_bytes_max(300)
+                    .with_value_len_bytes_max(256 << 10),
+            ),
+            |_| {},
+        ),
+        b(
+            "expires-at-the-end-of-its-granularity",
+            CAPS.with_kv_client(CAPS.kv_client.with_ttl_granularity(Duration::from_secs(5))),
+            |s| {
+                s.write = Box::new(|place, key, value, ttl| {
+                    place.write(key, value, ttl.map(|secs| secs.saturating_add(4)));
+                    Ok(())
+                });
+            },
+        ),
+        b(
+            "multi-per-key",
+            CAPS.with_kv_client(CAPS.kv_client.with_multi_snapshot(false)),
+            |_| {},
+        ),
+    ]
+}

@@ -1,0 +1,306 @@
+//! The zoo: what the suite is measured with.
+//!
+//! * `killed::<contract>::<id>`: a broken store. The test passes if a check of the clause that it breaks fails on it,
+//!   by an answer and not by a panic or a hang.
+//! * `benign::<contract>::<id>`: a store that is odd and right. The test passes if no check fails on it.
+//! * `reference::<contract>`: the store that all the others vary. No check may fail, and none may be at a loss.
+//! * `alone::<contract>::<id>`: a broken store that was made for one engine. The test passes if no check fails on it
+//!   that goes without this engine. These are there with `LARDER_ZOO_ALONE=1` only, since they run every check.
+//! * `score::ids`: the mutants that the committed score names are still here.
+//!
+//! With `LARDER_ZOO_SUMMARY=<file>` the run writes what it found to that file, as JSON. With `LARDER_ZOO_SEEDS=<n>` the
+//! odd stores are run on so many seeds, one after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use larder_conformance::{
+    Contract, Engine, Options, Profile, Record, Symptom, Trial, Verdict, explain_failure,
+};
+use libtest_mimic::{Arguments, Completion, Failed};
+use serde_json::json;
+
+use benign::Benign;
+use mutants::Mutant;
+use reference::lock;
+
+mod benign;
+mod mutants;
+mod reference;
+
+/// One seed for every run, unless `LARDER_SEED` names another: the zoo asks what the suite can see, and not what it
+/// sees by luck.
+const SEED: u64 = 20_261_121;
+
+/// How many seeds a mutant may survive before it counts as a survivor.
+const SEEDS: u32 = 5;
+
+/// The ids that have to be killed. One that is gone has to leave the list by a decision, not by an accident.
+const SCORE: &str = include_str!("../../mutation-score.json");
+
+/// What has been found so far.
+#[derive(Default)]
+struct Found {
+    /// The check that killed each mutant, or none.
+    killers: BTreeMap<&'static str, Option<&'static str>>,
+    benign_passed: usize,
+    benign_total: usize,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let found = Arc::new(Mutex::new(Found::default()));
+    let mutants: Vec<_> = mutants::all().into_iter().map(Arc::new).collect();
+    let mut trials = vec![libtest_mimic::Trial::test("score::ids", score_ids)];
+    for benign in benign::references() {
+        let name = format!("reference::{}", module(benign.contract));
+        trials.push(libtest_mimic::Trial::test(name, move || {
+            holds(&benign, true, &options())
+        }));
+    }
+    for benign in benign::all() {
+        let name = format!("benign::{}::{}", module(benign.contract), benign.id);
+        let found = Arc::clone(&found);
+        trials.push(libtest_mimic::Trial::test(name, move || {
+            let held = holds_on_all_seeds(&benign);
+            let mut found = lock(&found);
+            found.benign_total += 1;
+            found.benign_passed += usize::from(held.is_ok());
+            held
+        }));
+    }
+    for mutant in &mutants {
+        let name = format!("killed::{}::{}", module(mutant.contract), mutant.id);
+        let (mutant, found) = (Arc::clone(mutant), Arc::clone(&found));
+        trials.push(libtest_mimic::Trial::ignorable_test(name, move || {
+            if let Some(engine) = mutant.awaits.filter(|engine| !engine.is_built()) {
+                let why = format!("the {} engine is not built", engine.name());
+                return Ok(Completion::ignored_with(why));
+            }
+            let killed = kill(&mutant);
+            let killer = killed.as_ref().ok().copied();
+            lock(&found).killers.insert(mutant.id, killer);
+            killed.map(|_| Completion::Completed)
+        }));
+    }
+    if variable("LARDER_ZOO_ALONE").is_some() {
+        for mutant in &mutants {
+            let Some(engine) = mutant.awaits.filter(|engine| engine.is_built()) else {
+                continue;
+            };
+            let name = format!("alone::{}::{}", module(mutant.contract), mutant.id);
+            let mutant = Arc::clone(mutant);
+            trials.push(libtest_mimic::Trial::test(name, move || {
+                alone(&mutant, engine)
+            }));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(path) = variable("LARDER_ZOO_SUMMARY")
+        && !arguments.list
+        && let Err(e) = std::fs::write(&path, summary(&lock(&found), &mutants).to_string())
+    {
+        complain(&format!("the summary could not be written: {e}"));
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}
+
+fn module(contract: Contract) -> String {
+    contract.name().replace('-', "_")
+}
+
+/// What the environment says under that name, unless it is empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options.profile = Profile::Quick;
+    let chosen = variable("LARDER_SEED").and_then(|seed| seed.parse().ok());
+    options.seed = chosen.unwrap_or(SEED);
+    options
+}
+
+/// A failure by which a mutant counts as killed: by an answer that the clause does not allow, or by none where that is
+/// what is wrong with it.
+fn kills(mutant: &Mutant, record: &Record) -> bool {
+    let Verdict::Fail(failure) = &record.verdict else {
+        return false;
+    };
+    let seen = match failure.symptom {
+        Symptom::Answer => true,
+        Symptom::Hang => mutant.hangs,
+        _ => false,
+    };
+    seen && mutant.is_about(record.clause)
+}
+
+/// The check that kills the mutant. Checks of its own clauses are run first and are all that count; the others are run
+/// only to tell what was seen of a mutant that survived.
+///
+/// A defect that shows only where calls meet need not show on the first seed; each has a few.
+fn kill(mutant: &Mutant) -> Result<&'static str, Failed> {
+    let mut options = options();
+    for _ in 1..SEEDS {
+        if let Ok(killer) = kill_on(mutant, &options, true) {
+            return Ok(killer);
+        }
+        options.seed = options.seed.wrapping_add(1);
+    }
+    kill_on(mutant, &options, false)
+}
+
+fn kill_on(mutant: &Mutant, options: &Options, own_only: bool) -> Result<&'static str, Failed> {
+    let suite = (mutant.suite)();
+    let rank = |trial: &Trial| match trial.info().clause {
+        clause if clause == mutant.breaks => 0,
+        clause if mutant.is_about(clause) => 1,
+        _ => 2,
+    };
+    let mut trials: Vec<_> = suite.trials().iter().collect();
+    trials.sort_by_key(|trial| rank(trial));
+    trials.retain(|trial| !own_only || rank(trial) < 2);
+    let mut seen = Vec::new();
+    for trial in trials {
+        let record = trial.run(options);
+        if kills(mutant, &record) {
+            return Ok(record.id);
+        }
+        if rank(trial) < 2 || matches!(record.verdict, Verdict::Fail(_)) {
+            let reason = record.verdict.reason().unwrap_or_default();
+            seen.push(format!(
+                "  {} {}: {reason}",
+                record.id,
+                record.verdict.name()
+            ));
+        }
+    }
+    let Mutant {
+        about,
+        breaks,
+        also,
+        ..
+    } = mutant;
+    Err(format!(
+        "survived: {about}\nbreaks {breaks}, also {also:?}; what was seen:\n{}",
+        seen.join("\n")
+    )
+    .into())
+}
+
+/// Whether no check fails that goes without `engine`.
+fn alone(mutant: &Mutant, engine: Engine) -> Result<(), Failed> {
+    let suite = (mutant.suite)();
+    let options = options();
+    let others = suite
+        .trials()
+        .iter()
+        .filter(|trial| !trial.info().engines.contains(&engine));
+    let seen: Vec<_> = others
+        .map(|trial| trial.run(&options))
+        .filter(|record| matches!(record.verdict, Verdict::Fail(_)))
+        .map(|record| {
+            let reason = record.verdict.reason().unwrap_or_default();
+            format!("  {}: {reason}", record.id)
+        })
+        .collect();
+    if seen.is_empty() {
+        return Ok(());
+    }
+    let name = engine.name();
+    Err(format!("seen without the {name} engine:\n{}", seen.join("\n")).into())
+}
+
+/// Whether no check fails, on as many seeds as the environment asks for.
+fn holds_on_all_seeds(benign: &Benign) -> Result<(), Failed> {
+    let seeds = variable("LARDER_ZOO_SEEDS").and_then(|seeds| seeds.parse().ok());
+    for number in 0..seeds.unwrap_or(1) {
+        let mut options = options();
+        options.seed = options.seed.wrapping_add(number);
+        holds(benign, false, &options).map_err(|e| {
+            format!(
+                "on seed {}:\n{}",
+                options.seed,
+                e.message().unwrap_or_default()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether no check fails; and, if `strict`, whether each comes to a verdict.
+fn holds(benign: &Benign, strict: bool, options: &Options) -> Result<(), Failed> {
+    let report = (benign.suite)().run(options, |_| {});
+    let wrong: Vec<_> = report
+        .records
+        .iter()
+        .filter_map(|record| match &record.verdict {
+            Verdict::Fail(_) => explain_failure(record, "run the zoo again"),
+            Verdict::Inconclusive(why) if strict => {
+                Some(format!("{} could not tell: {why}", record.id))
+            }
+            _ => None,
+        })
+        .collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(wrong.join("\n\n").into())
+    }
+}
+
+/// Whether every mutant that the score names is here. Whether it is killed is its own test.
+fn score_ids() -> Result<(), Failed> {
+    let score: serde_json::Value = serde_json::from_str(SCORE)?;
+    let here: BTreeSet<_> = mutants::all().iter().map(|mutant| mutant.id).collect();
+    let ids = score["killed"]
+        .as_array()
+        .ok_or("no list of ids named `killed`")?;
+    let gone: Vec<_> = ids
+        .iter()
+        .filter(|id| id.as_str().is_none_or(|id| !here.contains(id)))
+        .map(ToString::to_string)
+        .collect();
+    if gone.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("gone: {}", gone.join(", ")).into())
+    }
+}
+
+fn summary(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
+    let survived = |mutant: &&Arc<Mutant>| found.killers.get(mutant.id) == Some(&None);
+    let survivors = mutants.iter().filter(survived).map(|mutant| {
+        json!({
+            "id": mutant.id,
+            "contract": mutant.contract.name(),
+            "breaks": mutant.breaks,
+            "about": mutant.about,
+        })
+    });
+    let killers: BTreeMap<_, _> = found
+        .killers
+        .iter()
+        .filter_map(|(id, killer)| Some((*id, (*killer)?)))
+        .collect();
+    json!({
+        "schema": 1,
+        "killed": killers.len(),
+        "total": found.killers.len(),
+        "benign_passed": found.benign_passed,
+        "benign_total": found.benign_total,
+        "survivors": survivors.collect::<Vec<_>>(),
+        "killers": killers,
+    })
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a test binary speaks on standard error"
+)]
+fn complain(line: &str) {
+    eprintln!("zoo: {line}");
+}

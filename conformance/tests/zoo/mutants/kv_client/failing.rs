@@ -1,0 +1,101 @@
+//! Wrong only where the medium fails.
+
+use futures_util::FutureExt;
+use larder_conformance::Engine;
+use larder_traits::{ErrorKind, Fault};
+
+use super::m;
+use crate::mutants::Mutant;
+use crate::reference::medium::Trouble;
+
+pub(super) fn failing() -> Vec<Mutant> {
+    let mutants = vec![
+        m(
+            "kv-lost-answer-not-applied",
+            "KV-8",
+            &["C-1"],
+            "a put whose answer was lost is said to have had no effect",
+            |s| s.fails.write = |trouble| Err(trouble.before().into()),
+        ),
+        m(
+            "kv-lost-delete-not-applied",
+            "KV-8",
+            &["C-1"],
+            "a delete whose answer was lost is said to have had no effect",
+            |s| s.fails.remove = |trouble| Err(trouble.before().into()),
+        ),
+        m(
+            "kv-refused-is-done",
+            "KV-8",
+            &["C-1", "KV-1", "KV-6", "KV-7"],
+            "a write that the medium refused is Ok",
+            |s| {
+                let done: fn(Trouble) -> _ = |trouble| match trouble {
+                    Trouble::Refused => Ok(()),
+                    _ => Err(trouble.at_commit().into()),
+                };
+                s.fails.write = done;
+                s.fails.remove = done;
+            },
+        ),
+        m(
+            "kv-failed-read-absent",
+            "KV-1",
+            &["C-1", "KV-8", "KV-5", "KV-7"],
+            "what could not be read is absent",
+            |s| s.fails.read = |_| None,
+        ),
+        m(
+            "kv-failed-read-unknown",
+            "C-1",
+            &["KV-8"],
+            "a read that failed is Unknown",
+            |s| s.fails.read = |trouble| Some(trouble.after().into()),
+        ),
+        m(
+            "kv-no-timer",
+            "KV-8",
+            &["C-6"],
+            "nobody watches the time while the medium is silent",
+            |s| s.timer = false,
+        )
+        .hanging(),
+        m(
+            "kv-silence-is-broken-line",
+            "KV-8",
+            &["C-1"],
+            "a medium that stayed silent is reported as one that cannot be reached",
+            |s| {
+                s.fails.read = |_| Some(Fault::not_applied(ErrorKind::Unavailable, "gone").into());
+                s.fails.stage = |_| Err(Fault::not_applied(ErrorKind::Unavailable, "gone").into());
+                s.fails.write = |_| Err(Fault::unknown(ErrorKind::Unavailable, "gone").into());
+                s.fails.remove = |_| Err(Fault::unknown(ErrorKind::Unavailable, "gone").into());
+            },
+        ),
+        m(
+            "kv-half-replace",
+            "C-1",
+            &["KV-8", "KV-1", "KV-7"],
+            "a put removes the old value and then writes the new one; if that fails it is said to have had no effect",
+            |s| {
+                s.one_at_a_time = true;
+                s.slow_write = Some(Box::new(|place, key, value, ttl| {
+                    async move {
+                        let _turn = place.turn.lock().await;
+                        let removed = place.medium.timed(|| place.remove(&key)).await;
+                        removed.map_err(|trouble| trouble.at_commit())?;
+                        let written = place.medium.timed(|| place.write(&key, value, ttl)).await;
+                        written.map_err(|trouble| match trouble {
+                            Trouble::Refused => trouble.before(),
+                            _ => trouble.after(),
+                        })?;
+                        Ok(())
+                    }
+                    .boxed()
+                }));
+            },
+        ),
+    ];
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Fault);
+    mutants.into_iter().map(awaiting).collect()
+}
