@@ -36,9 +36,7 @@
 //!         Ok(Arc::clone(stores.entry(place.into()).or_default()))
 //!     }
 //! }
-//! # mod hidden { use super::*;
 //! larder_conformance::main!(kv_client: Place);
-//! # }
 //! ```
 //!
 //! Every check is then a test of its own. What a check needs beyond the contract, such as a clock to turn or a medium
