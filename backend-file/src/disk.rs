@@ -1,0 +1,57 @@
+//! What the frame store asks of its medium, and nothing more: positioned reads and writes of whole sectors, and one
+//! way to make them durable.
+//!
+//! The store above is the same for every disk: the ring, positioned system calls where the ring is not to be had, and
+//! the simulated disk of the tests.
+
+use std::io;
+
+/// Positions, lengths and addresses are whole multiples of this, as direct I/O asks for.
+pub(crate) const SECTOR_LEN_BYTES: usize = 4096;
+
+/// One range to read.
+#[derive(Debug)]
+pub(crate) struct Read<'a> {
+    /// Where in the file, in bytes.
+    pub(crate) at: u64,
+    /// What to fill, all of it.
+    pub(crate) into: &'a mut [u8],
+    /// Which registered buffer `into` lies in, if it lies in one.
+    pub(crate) registered: Option<u32>,
+}
+
+/// One range to write.
+#[derive(Debug)]
+pub(crate) struct Write<'a> {
+    /// Where in the file, in bytes.
+    pub(crate) at: u64,
+    /// What to write there, all of it.
+    pub(crate) from: &'a [u8],
+    /// Which registered buffer `from` lies in, if it lies in one.
+    pub(crate) registered: Option<u32>,
+}
+
+/// A file or device of whole sectors.
+///
+/// Every call returns only when the kernel no longer touches the memory it was given, also when it fails or unwinds.
+/// A transfer that the medium cuts short is resumed; a signal is not an error.
+pub(crate) trait Disk: Send + Sync + 'static {
+    /// The length that [`grow`](Self::grow) last reached, in bytes.
+    fn len_bytes(&self) -> u64;
+
+    /// Makes the file at least `len` bytes long, with room behind every byte: a full medium is met here and not at a
+    /// later write. New bytes read as zeros.
+    fn grow(&self, len: u64) -> io::Result<()>;
+
+    /// Fills every range, or tells for each why not. Past the end is `UnexpectedEof`.
+    fn read(&self, reads: &mut [Read<'_>]) -> Vec<io::Result<()>>;
+
+    /// Writes every range, in no particular order; durable only after a [`sync`](Self::sync).
+    ///
+    /// Ranges are drawn from the iterator while earlier ones are under way, so that the caller's work on the next one,
+    /// a checksum for instance, costs no time of its own. On an error any part of any range may have been written.
+    fn write(&self, writes: &mut dyn Iterator<Item = Write<'_>>) -> io::Result<()>;
+
+    /// Waits until every write that returned before this call is durable.
+    fn sync(&self) -> io::Result<()>;
+}

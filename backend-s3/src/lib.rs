@@ -1,0 +1,1 @@
+//! `BlobMulti`, `Backend` and `HighVolumeBackend` on any S3.

@@ -1,0 +1,2 @@
+//! Larder beside its peers.
+fn main() {}
