@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use larder_traits::{
     Backend, BackendError, ClientStream, ExpirationPolicy, Fault, GetResponse, HighVolumeBackend,
-    Metadata, ObjectId, PayloadStream, TieredGet, TieredMetadata, TieredWrite, Tombstone,
+    Metadata, ObjectId, ObjectListing, ObjectPage, PayloadStream, TieredGet, TieredMetadata,
+    TieredWrite, Tombstone,
 };
 
 use crate::error::bounded;
@@ -137,6 +138,26 @@ impl Backend for MemHighVolume {
 
     /// Nothing is ever left to the background.
     async fn join(&self) {}
+}
+
+/// Redirects are no objects and are not named. Expired objects are, until somebody meets them.
+#[async_trait]
+impl ObjectListing for MemHighVolume {
+    async fn list_objects(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ObjectPage, BackendError> {
+        let after = after.map(str::parse::<ObjectId>).transpose()?;
+        let limit = limit.max(1);
+        let (rows, _) = self.rows();
+        let objects = rows.iter_after(after);
+        let objects = objects.filter(|(_, row)| matches!(row, Row::Object(..)));
+        let ids: Vec<ObjectId> = objects.take(limit).map(|(id, _)| id.clone()).collect();
+        let next = ids.last().filter(|_| ids.len() == limit);
+        let next = next.map(ToString::to_string);
+        Ok(ObjectPage::new(ids, next))
+    }
 }
 
 #[async_trait]

@@ -219,6 +219,12 @@ impl<K: Ord + Clone, V: Expires> Expiring<K, V> {
         self.entries.remove(key);
     }
 
+    /// The entries behind `after`, or from the first one on, dead or alive.
+    pub(crate) fn iter_after(&self, after: Option<K>) -> impl Iterator<Item = (&K, &V)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((after, Bound::Unbounded))
+    }
+
     /// How many entries there are, dead or alive.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()

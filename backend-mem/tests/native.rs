@@ -14,7 +14,8 @@ use larder_traits::stash::{
 use larder_traits::{
     Atomicity, Backend, BackendError, BlobMulti, Change, ChangeId, ChangeLog, Classify,
     ClientError, Clock, ErrorKind, ExpirationPolicy, HighVolumeBackend, KvClient, Metadata,
-    ObjectContext, ObjectId, Outcome, Step, TestClock, TieredGet, TieredWrite, Tombstone, WriterId,
+    ObjectContext, ObjectId, ObjectListing, Outcome, Step, TestClock, TieredGet, TieredWrite,
+    Tombstone, WriterId,
 };
 
 fn soon() -> Instant {
@@ -258,6 +259,35 @@ async fn an_access_extends_an_object_and_only_its_owner_extends_a_redirect() {
     assert_eq!(deadline().await, Some(at(200)));
     clock.set(at(200));
     assert!(!extend(&target, at(300)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_listing_names_objects_once_and_no_redirects() {
+    let (place, _) = place();
+    let store = place.high_volume();
+    for n in 0..7 {
+        let payload = stream::iter([Ok("payload".into())]).boxed();
+        let put = store.put_object(&id(&format!("{n}")), &Metadata::new(), payload);
+        put.await.unwrap();
+    }
+    let redirect = Tombstone::new(id("elsewhere"), ExpirationPolicy::Manual);
+    let write = TieredWrite::Tombstone(redirect);
+    let swap = store.compare_and_write(&id("3"), None, write);
+    assert!(swap.await.unwrap());
+    for limit in [0, 1, 2, 3, 6, 100] {
+        let (mut named, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.list_objects(after.as_deref(), limit).await.unwrap();
+            assert!(page.ids.len() <= limit.max(1));
+            named.extend(page.ids);
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        let expected: Vec<_> = [0, 1, 2, 4, 5, 6].map(|n| id(&format!("{n}"))).into();
+        assert_eq!(named, expected, "in pages of {limit}");
+    }
+    let odd = store.list_objects(Some("no id"), 1).await;
+    refused(odd, ErrorKind::InvalidInput);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use futures_core::stream::BoxStream;
 use crate::{Classify, ErrorKind, Fault, Metadata, ObjectId, Outcome, Tombstone};
 
 const _: Option<&dyn Backend> = None;
+const _: Option<&dyn ObjectListing> = None;
 
 /// The payload of a put, as the caller provides it.
 pub type ClientStream = BoxStream<'static, Result<Bytes, ClientError>>;
@@ -143,6 +144,48 @@ pub trait Backend: Debug + Send + Sync {
     async fn join(&self);
 }
 
+/// A part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ObjectPage {
+    /// Objects, each with its whole id as it was given to the put.
+    pub ids: Vec<ObjectId>,
+    /// Where the listing goes on; `None` at its end. Only the backend that made it can read it.
+    pub next: Option<String>,
+}
+
+impl ObjectPage {
+    /// A page with these objects, after which the listing goes on at `next`.
+    #[must_use]
+    pub fn new(ids: Vec<ObjectId>, next: Option<String>) -> Self {
+        Self { ids, next }
+    }
+}
+
+/// A [`Backend`] that can name what it holds. Optional: whoever looks for payloads that nothing refers to needs it, and
+/// nobody else does.
+///
+/// # Consistency
+///
+/// An object that is there from the first page to the last is named exactly once. One that is put or deleted
+/// meanwhile may be named or not. Nothing that is not an object of this place shows. An object that has expired may be
+/// named for as long as it takes up space. The order is the backend's own.
+#[async_trait]
+pub trait ObjectListing: Backend {
+    /// Names up to `limit` objects, from the beginning or from where the last page's `next` says.
+    ///
+    /// A page may be shorter than `limit`, and even empty, without being the last. A `limit` of 0 is taken as 1.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend`] says; always `NotApplied`. `InvalidInput` for an `after` that no page of this backend gave.
+    async fn list_objects(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ObjectPage, BackendError>;
+}
+
 macro_rules! forward {
     ($($pointer:ty),+) => {$(
         #[deny(clippy::missing_trait_methods)]
@@ -170,6 +213,18 @@ macro_rules! forward {
             }
             async fn join(&self) {
                 (**self).join().await;
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        #[async_trait]
+        impl<T: ObjectListing + ?Sized> ObjectListing for $pointer {
+            async fn list_objects(
+                &self,
+                after: Option<&str>,
+                limit: usize,
+            ) -> Result<ObjectPage, BackendError> {
+                (**self).list_objects(after, limit).await
             }
         }
     )+};

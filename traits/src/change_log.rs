@@ -70,7 +70,8 @@ pub enum Step {
     Upload,
     /// The redirect is being swapped from `replaced` to `created`.
     Swap,
-    /// The payload `replaced` is being removed; nothing refers to it any more.
+    /// The payloads that the change names, `created` or `replaced` or both, are being removed; nothing refers to them
+    /// any more.
     Remove,
 }
 

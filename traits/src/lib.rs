@@ -48,7 +48,10 @@ pub mod kv_client;
 pub mod object;
 pub mod stash;
 
-pub use backend::{Backend, BackendError, ClientError, ClientStream, GetResponse, PayloadStream};
+pub use backend::{
+    Backend, BackendError, ClientError, ClientStream, GetResponse, ObjectListing, ObjectPage,
+    PayloadStream,
+};
 pub use blob_multi::{Atomicity, BlobInfo, BlobMulti, ExternalError};
 pub use blob_store::{BlobGuid, BlobStore, BlobStoreError};
 pub use caps::{
