@@ -267,12 +267,13 @@ async fn a_listing_names_objects_once_and_no_redirects() {
     let store = place.high_volume();
     for n in 0..7 {
         let payload = stream::iter([Ok("payload".into())]).boxed();
-        let put = store.put_object(&id(&format!("{n}")), &Metadata::new(), payload);
-        put.await.unwrap();
+        let (id, metadata) = (id(&format!("{n}")), Metadata::new());
+        store.put_object(&id, &metadata, payload).await.unwrap();
     }
     let redirect = Tombstone::new(id("elsewhere"), ExpirationPolicy::Manual);
     let write = TieredWrite::Tombstone(redirect);
-    let swap = store.compare_and_write(&id("3"), None, write);
+    let third = id("3");
+    let swap = store.compare_and_write(&third, None, write);
     assert!(swap.await.unwrap());
     for limit in [0, 1, 2, 3, 6, 100] {
         let (mut named, mut after) = (Vec::new(), None);
