@@ -44,7 +44,7 @@
 //! is ignored and names it. A program that wants the results as values runs a [`Suite`].
 //!
 //! [`lin`] judges histories of concurrent calls and can be used by itself; [`decorate`] and [`proxy`] make stores and
-//! servers fail on purpose.
+//! servers fail on purpose; [`schedule`] runs tasks in every order there is.
 
 #![allow(
     clippy::future_not_send,
@@ -71,6 +71,7 @@ mod profile;
 pub mod proxy;
 mod report;
 mod run;
+pub mod schedule;
 mod seed;
 pub mod stash;
 

@@ -1,0 +1,185 @@
+//! The change log as one writer uses it: its lease, and an [`Entry`] for each change under way (TS-7).
+//!
+//! A step is recorded before it is taken, and no record is made without a lease that has at least half of its time
+//! left. Who claims a change finds the next record refused, so a writer that has slept through its lease learns of it
+//! before its swap. What is open in this process is known by name: `recover` leaves it alone.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use larder_traits::{Change, ChangeId, ChangeLog, Clock, Fault, ObjectId, Step, WriterId};
+
+use crate::native::Core;
+use crate::revision::unique;
+
+/// The log, and what this writer knows of its own lease and changes.
+pub(crate) struct Journal {
+    pub(crate) log: Arc<dyn ChangeLog>,
+    pub(crate) writer: WriterId,
+    clock: Arc<dyn Clock>,
+    lease: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Until when the log is known to grant the lease.
+    until: Option<SystemTime>,
+    open: HashSet<ChangeId>,
+}
+
+impl Journal {
+    pub(crate) fn new(log: Arc<dyn ChangeLog>, clock: Arc<dyn Clock>, lease: Duration) -> Self {
+        Self {
+            log,
+            writer: WriterId::from_bytes(unique(clock.now())),
+            clock,
+            lease,
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is one insertion or assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Extends the lease unless it has at least half of its time left.
+    pub(crate) async fn hold(&self) -> Result<(), Fault> {
+        let now = self.clock.now();
+        let enough = now.checked_add(self.lease / 2);
+        let until = self.lock().until;
+        if enough.is_some_and(|enough| until.is_some_and(|until| until >= enough)) {
+            return Ok(());
+        }
+        let until = now.checked_add(self.lease).unwrap_or(now);
+        self.log.renew(self.writer, until).await?;
+        self.lock().until = Some(until);
+        Ok(())
+    }
+
+    /// One beat of the heart; if it fails, the next one may not, and every record asks again.
+    pub(crate) async fn beat(&self) {
+        drop(self.hold().await);
+    }
+
+    /// Whether the lease, as far as it is known, has not ended yet.
+    pub(crate) fn is_held(&self) -> bool {
+        let now = self.clock.now();
+        self.lock().until.is_some_and(|until| now < until)
+    }
+
+    /// Whether a change of this writer is under way in this process.
+    pub(crate) fn is_open(&self, id: ChangeId) -> bool {
+        self.lock().open.contains(&id)
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Journal")
+            .field("writer", &self.writer)
+            .field("until", &state.until)
+            .field("open", &state.open.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A change under way.
+///
+/// Let go of without [`close`](Self::close) it stays in the log, for recovery. If nothing but an upload has happened
+/// yet, which is what a dropped caller leaves, its payload is removed in the background first.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) core: Arc<Core>,
+    pub(crate) change: Change,
+    is_armed: bool,
+}
+
+impl Entry {
+    /// Records the first step of a change.
+    pub(crate) async fn begin(
+        core: &Arc<Core>,
+        object: &ObjectId,
+        step: Step,
+        created: Option<ObjectId>,
+        replaced: Option<ObjectId>,
+    ) -> Result<Self, Fault> {
+        let id = ChangeId::from_bytes(unique(core.now()));
+        let mut change = Change::new(id, object.clone(), step);
+        (change.created, change.replaced) = (created, replaced);
+        let entry = Self::adopt(core, change);
+        entry.record(&entry.change).await?;
+        Ok(entry)
+    }
+
+    /// A change that the log has already.
+    pub(crate) fn adopt(core: &Arc<Core>, change: Change) -> Self {
+        core.journal.lock().open.insert(change.id);
+        Self {
+            core: Arc::clone(core),
+            change,
+            is_armed: true,
+        }
+    }
+
+    async fn record(&self, change: &Change) -> Result<(), Fault> {
+        let Core { journal, .. } = &*self.core;
+        self.core.insist(|| journal.hold()).await?;
+        let record = || journal.log.record(journal.writer, change);
+        self.core.insist(record).await
+    }
+
+    /// Records the next step; on an error the log may have the old step or this one.
+    pub(crate) async fn advance(
+        &mut self,
+        step: Step,
+        created: Option<ObjectId>,
+        replaced: Option<ObjectId>,
+    ) -> Result<(), Fault> {
+        let mut change = Change::new(self.change.id, self.change.object.clone(), step);
+        (change.created, change.replaced) = (created, replaced);
+        self.record(&change).await?;
+        self.change = change;
+        Ok(())
+    }
+
+    /// Makes sure that the change is still this writer's.
+    pub(crate) async fn confirm(&self) -> Result<(), Fault> {
+        self.record(&self.change).await
+    }
+
+    /// Strikes the change out; if that fails, recovery finds nothing left to do.
+    pub(crate) async fn close(mut self) {
+        let Core { journal, .. } = &*self.core;
+        let complete = || journal.log.complete(journal.writer, self.change.id);
+        drop(self.core.insist(complete).await);
+        self.is_armed = false;
+    }
+
+    /// Leaves the change in the log as it is.
+    pub(crate) fn leave(mut self) {
+        self.is_armed = false;
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if mem::take(&mut self.is_armed) && self.change.step == Step::Upload {
+            let left = Self {
+                core: Arc::clone(&self.core),
+                change: self.change.clone(),
+                is_armed: false,
+            };
+            self.core.background.spawn(async move {
+                left.discard_upload().await;
+            });
+            return;
+        }
+        self.core.journal.lock().open.remove(&self.change.id);
+    }
+}

@@ -1,0 +1,105 @@
+//! Removing payloads that nothing refers to any more (TS-7).
+//!
+//! It happens in the background, since nobody has to wait for it: recorded first, after the grace for readers, in a
+//! bounded number of attempts. What cannot be done stays in the log.
+
+use std::sync::Arc;
+
+use larder_traits::{Classify, ErrorKind, LateLanding, ObjectId, Step};
+
+use crate::lease::Entry;
+use crate::native::Core;
+
+impl Entry {
+    /// Removes these payloads, to which no row refers or will refer, in the background.
+    pub(crate) async fn discard(mut self, created: Option<ObjectId>, replaced: Option<ObjectId>) {
+        let core = Arc::clone(&self.core);
+        if core.background.len() < core.config.cleanups_max {
+            let removal = async move {
+                if self.record_removal(created, replaced).await {
+                    self.remove().await;
+                } else {
+                    self.leave();
+                }
+            };
+            core.background.spawn(removal);
+            return;
+        }
+        // There is enough under way. Once it is on record, recovery will see to it.
+        self.record_removal(created, replaced).await;
+        self.leave();
+    }
+
+    /// Removes the payload of an upload that nobody finished, and of which nobody may know whether it has landed.
+    /// Whether that is done; if not, it stays in the log.
+    pub(crate) async fn discard_upload(mut self) -> bool {
+        let created = self.change.created.clone();
+        if !self.record_removal(created, None).await {
+            self.leave();
+            return false;
+        }
+        if let LateLanding::MayLandLate(Some(bound)) = self.core.config.long.late_landing {
+            self.core.sleep(bound).await;
+        }
+        self.remove_now().await
+    }
+
+    /// Whether the removal may go on.
+    async fn record_removal(
+        &mut self,
+        created: Option<ObjectId>,
+        replaced: Option<ObjectId>,
+    ) -> bool {
+        let recorded = self.advance(Step::Remove, created.clone(), replaced.clone());
+        match recorded.await {
+            Ok(()) => true,
+            // Somebody else claimed the change and does the same; it does no harm to do it twice, and an upload that
+            // landed behind the other one's back is met only here.
+            Err(fault) if fault.kind() == ErrorKind::Conflict => {
+                self.change.step = Step::Remove;
+                (self.change.created, self.change.replaced) = (created, replaced);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Removes the payloads that the change names once their readers have had their time, and strikes it out. Whether
+    /// that is done; if not, it stays in the log.
+    pub(crate) async fn remove(self) -> bool {
+        let core = Arc::clone(&self.core);
+        core.leased(async {
+            core.sleep(core.config.grace).await;
+            self.remove_now().await
+        })
+        .await
+    }
+
+    /// As [`remove`](Self::remove), for payloads that no reader can have found.
+    pub(crate) async fn remove_now(self) -> bool {
+        let Core { long, .. } = &*self.core;
+        let payloads = [self.change.created.clone(), self.change.replaced.clone()];
+        for payload in payloads.into_iter().flatten() {
+            let delete = || long.delete_object(&payload);
+            if self.core.insist(delete).await.is_err() {
+                self.leave();
+                return false;
+            }
+        }
+        self.close().await;
+        true
+    }
+}
+
+impl Core {
+    /// Removes a payload to which no row refers or will refer, as a change of its own.
+    pub(crate) async fn discard_payload(self: &Arc<Self>, object: &ObjectId, payload: ObjectId) {
+        let entry = Entry::begin(self, object, Step::Remove, None, Some(payload)).await;
+        // Where it cannot be recorded, it ends by its own deadline, which is why it was left.
+        if let Ok(entry) = entry {
+            self.background.spawn(async move {
+                entry.remove().await;
+            });
+        }
+    }
+}
