@@ -73,6 +73,7 @@ mod report;
 mod run;
 pub mod schedule;
 mod seed;
+pub mod sim_disk;
 pub mod stash;
 
 pub use catalogue::catalogue;
