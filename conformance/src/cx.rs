@@ -8,8 +8,9 @@ use std::time::Duration;
 use larder_traits::{Caps, TestClock};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-use crate::check::{Outcome, Stop};
-use crate::fixture::{Env, Factory, Faults, Probe, World};
+use crate::check::{CheckInfo, Outcome, Stop};
+use crate::engine::kill::Orders;
+use crate::fixture::{Env, Factory, Faults, Folders, Probe, World};
 use crate::profile::Profile;
 
 /// How many calls a failure shows.
@@ -36,11 +37,24 @@ impl Log {
     }
 }
 
+/// What one run of one check starts from.
+#[derive(Clone, Debug)]
+pub(crate) struct Start {
+    pub(crate) seed: u64,
+    pub(crate) profile: Profile,
+    /// The suite's name in a program that has several of one contract.
+    pub(crate) label: String,
+    /// What to do as the victim, in the process that will be killed.
+    pub(crate) orders: Option<Arc<Orders>>,
+}
+
 /// The context of one run of one check.
 pub(crate) struct Cx<W: ?Sized> {
     world: Box<W>,
     factory: Factory<W>,
     env: Env,
+    start: Start,
+    info: CheckInfo,
     log: Arc<Log>,
     pub(crate) caps: Caps,
     pub(crate) profile: Profile,
@@ -49,13 +63,26 @@ pub(crate) struct Cx<W: ?Sized> {
 impl<W: World + ?Sized> Cx<W> {
     pub(crate) async fn new(
         factory: Factory<W>,
-        seed: u64,
-        profile: Profile,
+        info: CheckInfo,
+        start: Start,
     ) -> Result<Self, Stop> {
-        let env = Env {
-            prefix: crate::seed::private_name(),
-            seed,
+        let env = match &start.orders {
+            Some(orders) => orders.env(start.seed),
+            None => Env {
+                prefix: crate::seed::private_name(),
+                seed: start.seed,
+                folders: Arc::default(),
+            },
         };
+        Self::in_env(factory, info, start, env).await
+    }
+
+    async fn in_env(
+        factory: Factory<W>,
+        info: CheckInfo,
+        start: Start,
+        env: Env,
+    ) -> Result<Self, Stop> {
         let world = factory(env.clone())
             .await
             .map_err(|e| Stop::Inconclusive(format!("the fixture could not be made: {e}")))?;
@@ -64,14 +91,47 @@ impl<W: World + ?Sized> Cx<W> {
             world,
             factory,
             env,
+            profile: start.profile,
+            start,
+            info,
             log: Arc::default(),
-            profile,
         })
     }
 
     /// Another world, empty as this one was, with a log of its own.
     pub(crate) async fn fresh(&self) -> Result<Self, Stop> {
-        Self::new(Arc::clone(&self.factory), self.env.seed, self.profile).await
+        let factory = Arc::clone(&self.factory);
+        let start = Start {
+            orders: None,
+            ..self.start.clone()
+        };
+        Self::new(factory, self.info, start).await
+    }
+
+    /// Another world of the same name, which takes its folders from there.
+    #[cfg_attr(
+        not(feature = "power"),
+        expect(dead_code, reason = "only the power engine moves worlds")
+    )]
+    pub(crate) async fn moved(&self, folders: Folders) -> Result<Self, Stop> {
+        let env = Env {
+            folders: Arc::new(folders),
+            ..self.env.clone()
+        };
+        let factory = Arc::clone(&self.factory);
+        Self::in_env(factory, self.info, self.start.clone(), env).await
+    }
+
+    pub(crate) fn start(&self) -> &Start {
+        &self.start
+    }
+
+    pub(crate) fn info(&self) -> &CheckInfo {
+        &self.info
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
     }
 
     pub(crate) fn world(&self) -> &W {

@@ -2,6 +2,8 @@
 
 pub(crate) mod cancel;
 pub(crate) mod fault;
+pub(crate) mod kill;
 pub(crate) mod lin;
 pub(crate) mod model;
 pub(crate) mod time;
+pub(crate) mod work;

@@ -1,9 +1,11 @@
 //! What the author of a backend writes: a [`Fixture`], and an `Open` for each contract offered.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -22,17 +24,93 @@ pub struct Env {
     pub prefix: String,
     /// The seed of the check that asks.
     pub seed: u64,
+    pub(crate) folders: Arc<Folders>,
 }
 
 impl Env {
     /// An empty folder of one's own, removed when the value is dropped.
     ///
+    /// Where the suite opens a world again, in another process or after the power went, the first call gives the folder
+    /// that the first call gave before, and so on. A world that keeps everything in such folders can be killed and cut
+    /// off.
+    ///
     /// # Errors
     ///
     /// Whatever the file system answers.
     pub fn tempdir(&self) -> io::Result<TempDir> {
-        tempfile::Builder::new().prefix("larder-").tempdir()
+        self.folders.next()
     }
+}
+
+/// The folders of one world.
+#[derive(Debug, Default)]
+pub(crate) struct Folders {
+    /// Where new ones are made, if not where the system makes temporary files.
+    under: Option<PathBuf>,
+    given: Mutex<Vec<PathBuf>>,
+    /// Those of the world that is opened again, and where links to them may be made.
+    again: Mutex<VecDeque<PathBuf>>,
+    links: PathBuf,
+}
+
+impl Folders {
+    /// New ones, made in that folder.
+    #[cfg_attr(
+        not(feature = "power"),
+        expect(dead_code, reason = "only the power engine has a place of its own")
+    )]
+    pub(crate) fn under(folder: PathBuf) -> Self {
+        Self {
+            under: Some(folder),
+            ..Self::default()
+        }
+    }
+
+    /// Those again, in this order.
+    pub(crate) fn again(folders: impl IntoIterator<Item = PathBuf>, links: &Path) -> Self {
+        Self {
+            again: Mutex::new(folders.into_iter().collect()),
+            links: links.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn given(&self) -> Vec<PathBuf> {
+        self.given
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn next(&self) -> io::Result<TempDir> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("larder-");
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = match (again.pop_front(), &self.under) {
+            (Some(before), _) => {
+                // A `TempDir` is always a new name; this one becomes a link, and what is dropped later is the link.
+                let folder = builder.tempdir_in(&self.links)?;
+                std::fs::remove_dir(folder.path())?;
+                link(&before, folder.path())?;
+                folder
+            }
+            (None, Some(under)) => builder.tempdir_in(under)?,
+            (None, None) => builder.tempdir()?,
+        };
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.push(folder.path().to_owned());
+        Ok(folder)
+    }
+}
+
+#[cfg(unix)]
+fn link(to: &Path, name: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(to, name)
+}
+
+#[cfg(not(unix))]
+fn link(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// What the suite can ask beyond the contract of a store, where the author provides it (see [`Fixture::probe`]).
@@ -93,6 +171,12 @@ pub trait Fixture: Sized + Send + Sync + 'static {
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         None
     }
+
+    /// Power: whether another process that makes a world with the same [`Env::prefix`] has the same world. A world in
+    /// folders of [`Env::tempdir`] has this power without saying so.
+    fn child(&self) -> bool {
+        false
+    }
 }
 
 /// A [`Fixture`] with its type erased, so that checks are compiled once and not for every backend.
@@ -102,6 +186,7 @@ pub(crate) trait World: Send + Sync {
     fn settle(&self) -> BoxFuture<'_, ()>;
     fn probe(&self) -> Option<Arc<dyn Probe>>;
     fn faults(&self) -> Option<Arc<dyn Faults>>;
+    fn child(&self) -> bool;
 }
 
 impl<P: Fixture> World for P {
@@ -123,6 +208,10 @@ impl<P: Fixture> World for P {
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         Fixture::faults(self)
+    }
+
+    fn child(&self) -> bool {
+        Fixture::child(self)
     }
 }
 

@@ -6,12 +6,16 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed};
 
 use crate::check::Verdict;
+use crate::engine::kill;
 use crate::report::{Record, explain_failure};
 use crate::run::{Options, Suite, Trial};
 
 /// The body of [`main!`](crate::main). Listing the tests opens no store.
 #[must_use]
 pub fn main(package: &'static str, suites: Vec<Suite>) -> ExitCode {
+    if let Some(code) = victims(|_| suites.clone()) {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let options = match Options::from_env() {
         Ok(options) => options,
@@ -39,6 +43,35 @@ pub fn main(package: &'static str, suites: Vec<Suite>) -> ExitCode {
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Has to come first in the `main` of a program that runs suites: checks that kill run the program again, as the process
+/// that will be killed. [`main!`](crate::main) does this by itself.
+///
+/// `None` where the program was started by somebody else and goes on as usual. In a victim, `find` gives the suites of a
+/// [name](Suite::named), the empty one where they have none, and what comes back is the exit code. Checks that kill are
+/// ignored in programs that never called this.
+pub fn victims(find: impl FnOnce(&str) -> Vec<Suite>) -> Option<ExitCode> {
+    let orders = match kill::orders() {
+        None => {
+            kill::allow();
+            return None;
+        }
+        Some(Ok(orders)) => orders,
+        Some(Err(why)) => {
+            complain(&why);
+            return Some(ExitCode::from(3));
+        }
+    };
+    let suites = find(&orders.label);
+    let mut trials = suites.iter().flat_map(Suite::trials);
+    let Some(trial) = trials.find(|trial| orders.is_for(trial.info())) else {
+        complain("the check of these orders is not here");
+        return Some(ExitCode::from(3));
+    };
+    let verdict = trial.obey(orders);
+    kill::report(&verdict);
+    Some(ExitCode::SUCCESS)
 }
 
 fn completion(

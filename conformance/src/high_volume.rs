@@ -66,6 +66,10 @@ impl fixture::World for Plain {
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         self.0.faults()
     }
+
+    fn child(&self) -> bool {
+        self.0.child()
+    }
 }
 
 impl backend::World for Plain {

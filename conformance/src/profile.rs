@@ -52,6 +52,15 @@ impl Profile {
         }
     }
 
+    /// How many processes a check kills.
+    pub(crate) fn kills(self) -> usize {
+        match self {
+            Self::Quick => 2,
+            Self::Standard => 10,
+            Self::Soak => 200,
+        }
+    }
+
     /// The largest value that a check writes only in order to see a large value.
     pub(crate) fn value_len_bytes_max(self) -> usize {
         match self {

@@ -13,7 +13,8 @@ use larder_traits::Caps;
 
 use crate::check::{Check, CheckInfo, Failure, Gate, Level, Stop, Symptom, Verdict};
 use crate::contract::Contract;
-use crate::cx::Cx;
+use crate::cx::{Cx, Start};
+use crate::engine::kill::Orders;
 use crate::fixture::{BoxError, Env, Factory, World};
 use crate::profile::Profile;
 use crate::report::{Record, Report};
@@ -86,10 +87,11 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Trial {
     info: CheckInfo,
+    label: String,
     body: Body,
 }
 
-type Body = Arc<dyn Fn(u64, Profile) -> (Verdict, Option<Caps>) + Send + Sync>;
+type Body = Arc<dyn Fn(Start) -> (Verdict, Option<Caps>) + Send + Sync>;
 
 impl Trial {
     /// What is known of the check without running it.
@@ -126,13 +128,30 @@ impl Trial {
         let mut attempt = 0;
         loop {
             let seed = seed::of_check(options.seed, self.info.id, attempt);
-            let (verdict, caps) = watched(&self.body, seed, options.profile);
+            let start = Start {
+                seed,
+                profile: options.profile,
+                label: self.label.clone(),
+                orders: None,
+            };
+            let (verdict, caps) = watched(&self.body, start);
             let again = matches!(verdict, Verdict::Inconclusive(_)) && attempt < RETRIES;
             if !again {
                 return Record::new(self, verdict, caps, options, started.elapsed());
             }
             attempt += 1;
         }
+    }
+
+    /// Runs the check's part of the process that will be killed.
+    pub(crate) fn obey(&self, orders: Orders) -> Verdict {
+        let start = Start {
+            seed: orders.seed,
+            profile: orders.profile(),
+            label: self.label.clone(),
+            orders: Some(Arc::new(orders)),
+        };
+        (self.body)(start).0
     }
 }
 
@@ -163,13 +182,14 @@ impl fmt::Debug for Trial {
 }
 
 /// Runs `body` on a thread that may be given up: a store that blocks for ever must not take the suite with it.
-fn watched(body: &Body, seed: u64, profile: Profile) -> (Verdict, Option<Caps>) {
+fn watched(body: &Body, start: Start) -> (Verdict, Option<Caps>) {
     let (send, receive) = mpsc::channel();
     let body = Arc::clone(body);
+    let bound = start.profile.watchdog();
     let spawned = thread::Builder::new()
         .name("larder-check".into())
         .spawn(move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| body(seed, profile)));
+            let ended = catch_unwind(AssertUnwindSafe(|| body(start)));
             let ended = ended.unwrap_or_else(|panic| (panicked(panic.as_ref()), None));
             // Nobody listens any more only if the watchdog has spoken.
             drop(send.send(ended));
@@ -180,7 +200,6 @@ fn watched(body: &Body, seed: u64, profile: Profile) -> (Verdict, Option<Caps>) 
             None,
         );
     }
-    let bound = profile.watchdog();
     receive.recv_timeout(bound).unwrap_or_else(|_no_answer| {
         let verdict = Verdict::Fail(Box::new(Failure {
             symptom: Symptom::Hang,
@@ -239,8 +258,19 @@ impl Suite {
         let checks = tables.iter().flat_map(|table| table.iter());
         self.trials.extend(checks.map(|check| Trial {
             info: check.info(self.contract),
-            body: body(check, Arc::clone(factory)),
+            label: String::new(),
+            body: body(check, check.info(self.contract), Arc::clone(factory)),
         }));
+        self
+    }
+
+    /// The same suite under a name, by which [`harness::victims`](crate::harness::victims) finds it again where a program
+    /// has several of one contract.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        for trial in &mut self.trials {
+            name.clone_into(&mut trial.label);
+        }
         self
     }
 
@@ -269,8 +299,12 @@ impl Suite {
     }
 }
 
-fn body<W: World + ?Sized + 'static>(check: &'static Check<W>, factory: Factory<W>) -> Body {
-    Arc::new(move |seed, profile| {
+fn body<W: World + ?Sized + 'static>(
+    check: &'static Check<W>,
+    info: CheckInfo,
+    factory: Factory<W>,
+) -> Body {
+    Arc::new(move |start| {
         let pending = check.engines.iter().find(|engine| !engine.is_built());
         if let Level::Untestable(why) = check.level {
             return (Verdict::Ignored(format!("untestable: {why}")), None);
@@ -291,7 +325,7 @@ fn body<W: World + ?Sized + 'static>(check: &'static Check<W>, factory: Factory<
             Err(e) => return (Verdict::Inconclusive(format!("no runtime: {e}")), None),
         };
         let ended = runtime.block_on(async {
-            let cx = match Cx::new(Arc::clone(&factory), seed, profile).await {
+            let cx = match Cx::new(Arc::clone(&factory), info, start).await {
                 Ok(cx) => cx,
                 Err(stop) => return (verdict(Err(stop), &[]), None),
             };

@@ -20,6 +20,7 @@ mod slow;
 mod tests;
 #[cfg(test)]
 mod tests_concurrent;
+mod work;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 

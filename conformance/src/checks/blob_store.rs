@@ -12,6 +12,7 @@ mod tests;
 #[cfg(test)]
 mod tests_engines;
 mod threads;
+mod work;
 mod writes;
 
 use larder_traits::{BlobGuid, Caps, Durability};

@@ -14,6 +14,7 @@ mod tests;
 #[cfg(test)]
 mod tests_engines;
 mod values;
+mod work;
 
 use bytes::Bytes;
 use larder_traits::{ErrorKind, KvClientError};

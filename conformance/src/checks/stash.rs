@@ -18,6 +18,7 @@ mod rows;
 mod tests;
 #[cfg(test)]
 mod tests_concurrent;
+mod work;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use larder_traits::Metadata;
+use larder_traits::{Caps, Durability, Metadata};
 
-use super::faults;
 use super::objects::{id, name};
+use super::{faults, work};
 use crate::backend::World;
-use crate::check::{Check, Engine, Level, Outcome};
+use crate::check::{Check, Engine, Gate, Level, Outcome};
 use crate::cx::Cx;
+use crate::engine::kill::{self, End};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -21,11 +22,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(bk_3_1(cx))),
     Check::new(
         "BK-4.1",
-        "puts and deletes outlive the losses that are declared",
+        "puts and deletes outlive the store that was dropped, and the process that was left or killed",
     )
-    .kills("missing sync")
+    .kills("acknowledged in memory")
     .level(Level::Declared)
-    .engines(&[Engine::Kill, Engine::Power]),
+    .gate(durable)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(bk_4_1(cx))),
     Check::new("BK-5.1", "join ends where the work in the background fails")
         .kills("endless loop")
         .engines(&[Engine::Fault])
@@ -129,4 +132,17 @@ async fn bk_5_2(cx: &Cx<dyn World>) -> Outcome {
         &found,
         &Some(Bytes::from_static(b"after")),
     )
+}
+
+pub(super) fn durable(caps: &Caps) -> Gate {
+    if caps.durability == Durability::None {
+        Gate::Ignore("declares that nothing outlives the process")
+    } else {
+        Gate::Run
+    }
+}
+
+async fn bk_4_1(cx: &Cx<dyn World>) -> Outcome {
+    let ends = [End::Dropped(5), End::Left(5), End::Killed];
+    kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }

@@ -11,12 +11,13 @@ use larder_traits::{
 };
 use tokio::sync::Notify;
 
-use super::lin;
 use super::objects::{chunks, far, len_max, name};
+use super::{lifecycle, lin, work};
 use crate::backend::{Handle, Object, World, collect};
 use crate::check::{Check, Engine, Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, brief};
+use crate::engine::kill;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -50,7 +51,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a kill inside a put or a delete leaves the old object or the new one",
     )
     .kills("torn object, mixture")
-    .engines(&[Engine::Kill]),
+    .gate(lifecycle::durable)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(bk_1_5(cx))),
 ];
 
 /// The error of a caller's own stream, told from others by its number.
@@ -231,4 +234,9 @@ async fn bk_1_4(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     Ok(())
+}
+
+async fn bk_1_5(cx: &Cx<dyn World>) -> Outcome {
+    let ends = kill::kills(cx.profile);
+    kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }

@@ -4,12 +4,14 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use larder_traits::Atomicity;
 use proptest::prelude::*;
 
-use super::{IN_FLIGHT, all_is, concurrent, fill, list_is, read_is, same_lines, values_are};
+use super::{
+    IN_FLIGHT, all_is, concurrent, fill, list_is, places, read_is, same_lines, values_are, work,
+};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome};
 use crate::checks::pattern;
 use crate::cx::Cx;
-use crate::engine::model;
+use crate::engine::{kill, model};
 use crate::model::blob_multi::Blobs;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -41,7 +43,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a list during large sets, and after a kill, has given keys only",
     )
     .kills("temporaries shown")
-    .engines(&[Engine::Kill]),
+    .gate(places::survives_process)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(bm_2_5(cx))),
     Check::new(
         "BM-2.6",
         "a prefix listing is the filtered list, each size the length of the last value",
@@ -253,4 +257,24 @@ async fn bm_2_6(cx: &Cx<dyn World>) -> Outcome {
     // A long prefix that no key has.
     let found = b.list_prefix(&super::long_key(255)).await?;
     same_lines("list_prefix of 255 bytes", &found, &[])
+}
+
+async fn bm_2_5(cx: &Cx<dyn World>) -> Outcome {
+    kill::survives_while(
+        cx,
+        |cx| Box::pin(work::hire_large(cx)),
+        &kill::kills(cx.profile),
+        |cx| Box::pin(lists_given_keys(cx)),
+    )
+    .await
+}
+
+/// Lists while another process writes.
+async fn lists_given_keys(cx: &Cx<dyn World>) -> Outcome {
+    let handle = cx.open_as("list", "p").await?;
+    for _ in 0..20 {
+        work::are_given(&handle.list().await?)?;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use larder_traits::{BlobInfo, Durability};
 
-use super::{all_is, fill, list_is};
+use super::{all_is, fill, list_is, work};
 use crate::blob_multi::World;
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
 use crate::cx::Cx;
+use crate::engine::kill::{self, End};
 use crate::model::blob_multi::Blobs;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -28,7 +29,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("write-behind")
     .level(Level::Declared)
     .gate(survives_process)
-    .engines(&[Engine::Kill]),
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(bm_9_1(cx))),
     Check::new(
         "BM-9.2",
         "a process that is killed, goes on and is killed again loses nothing acknowledged",
@@ -36,7 +38,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("acknowledged loss")
     .level(Level::Declared)
     .gate(survives_process)
-    .engines(&[Engine::Kill]),
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(bm_9_2(cx))),
     Check::new(
         "BM-9.3",
         "power that goes off at any step, in recovery too, takes nothing acknowledged",
@@ -52,7 +55,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Power]),
 ];
 
-fn survives_process(caps: &larder_traits::Caps) -> Gate {
+pub(super) fn survives_process(caps: &larder_traits::Caps) -> Gate {
     match caps.durability {
         Durability::None => Gate::Ignore("the loss of the process is not declared to be survived"),
         Durability::Process | Durability::Power => Gate::Run,
@@ -129,4 +132,14 @@ async fn bm_8_2(cx: &Cx<dyn World>) -> Outcome {
     cx.settle().await;
     let after = foreign.look().await.map_err(lost)?;
     cx.eq("what lies beside the place", &after, &before)
+}
+
+async fn bm_9_1(cx: &Cx<dyn World>) -> Outcome {
+    let ends = [End::Dropped(5), End::Left(5)];
+    kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
+}
+
+async fn bm_9_2(cx: &Cx<dyn World>) -> Outcome {
+    let ends = kill::kills(cx.profile);
+    kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }

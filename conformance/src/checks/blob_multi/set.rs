@@ -4,11 +4,12 @@ use futures_util::future::try_join_all;
 use larder_traits::Atomicity;
 use proptest::prelude::*;
 
-use super::{concurrent, faults, get_is, list_is};
+use super::{concurrent, faults, get_is, list_is, places, work};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::pattern;
 use crate::cx::{Cx, show};
+use crate::engine::kill;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -38,17 +39,27 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(bm_4_3(cx))),
     Check::new(
         "BM-4.4",
-        "after a set that failed or was killed at any step: the old value or the new",
+        "after a set that failed at any step: the old value or the new",
     )
     .kills("half replace")
-    .engines(&[Engine::Fault, Engine::Kill])
+    .engines(&[Engine::Fault])
     .run(|cx| Box::pin(faults::bm_4_4(cx))),
     Check::new(
         "BM-4.5",
-        "a non-atomic set that is cut tears its own key at most; a complete one is durable",
+        "a non-atomic set that is killed tears its own key at most; a complete one is there",
     )
     .kills("neighbour torn")
-    .engines(&[Engine::Kill, Engine::Power]),
+    .gate(places::survives_process)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(bm_4_5(cx))),
+    Check::new(
+        "BM-4.6",
+        "after a large set that was killed at any step: the old value or the new",
+    )
+    .kills("half replace")
+    .gate(places::survives_process)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(bm_4_6(cx))),
 ];
 
 const BOTH: [Atomicity; 2] = [Atomicity::RequireAtomic, Atomicity::AllowNonAtomic];
@@ -198,4 +209,14 @@ async fn bm_4_3(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     Ok(())
+}
+
+async fn bm_4_5(cx: &Cx<dyn World>) -> Outcome {
+    let ends = kill::kills(cx.profile);
+    kill::survives(cx, |cx| Box::pin(work::hire_careless(cx)), &ends).await
+}
+
+async fn bm_4_6(cx: &Cx<dyn World>) -> Outcome {
+    let ends = kill::kills(cx.profile);
+    kill::survives(cx, |cx| Box::pin(work::hire_large(cx)), &ends).await
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use larder_traits::{Caps, Durability, ErrorKind, PAGE_SIZE};
 
 use super::content::{filled, frame};
-use super::{durable, failing, guid};
+use super::{durable, failing, guid, work};
 use crate::blob_store::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::refused;
 use crate::cx::Cx;
+use crate::engine::kill;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -29,7 +30,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Fault, Engine::Power]),
     Check::new("BS-11.3", "killed, gone on with, killed again")
         .kills("log cut before data")
-        .engines(&[Engine::Kill]),
+        .gate(durable)
+        .engines(&[Engine::Kill])
+        .run(|cx| Box::pin(bs_11_3(cx))),
     Check::new(
         "BS-12.1",
         "a sync fails: Unknown, then refused until reopened, and what was flushed is intact",
@@ -65,7 +68,8 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("no or stale lock")
     .level(Level::Declared)
     .engines(&[Engine::Kill])
-    .gate(durable),
+    .gate(durable)
+    .run(|cx| Box::pin(bs_14_2(cx))),
     Check::new(
         "BS-15.1",
         "short transfers, EINTR and EAGAIN at the n-th call lose nothing",
@@ -288,4 +292,38 @@ async fn bs_14_1(cx: &Cx<dyn World>) -> Outcome {
         "a store",
         "an error",
     )
+}
+
+async fn bs_11_3(cx: &Cx<dyn World>) -> Outcome {
+    let ends = kill::kills(cx.profile);
+    kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
+}
+
+async fn bs_14_2(cx: &Cx<dyn World>) -> Outcome {
+    kill::survives_while(
+        cx,
+        |cx| Box::pin(work::hire(cx)),
+        &[kill::End::Killed],
+        |cx| Box::pin(is_refused(cx)),
+    )
+    .await
+}
+
+/// A second open while another process owns the place.
+async fn is_refused(cx: &Cx<dyn World>) -> Outcome {
+    for _ in 0..3 {
+        let second = cx.try_open_as("second", "p");
+        let bound = Duration::from_secs(1);
+        let what = "an open while another process has the place";
+        match cx.within(bound, what, second).await? {
+            Ok(_) => return Err(Stop::fail(what, "a store", "an error, at once")),
+            Err(e) => cx.require(
+                !e.to_string().trim().is_empty(),
+                "the text of a refused open",
+                "nothing",
+                "the reason",
+            )?,
+        }
+    }
+    Ok(())
 }

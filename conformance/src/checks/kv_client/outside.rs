@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use larder_traits::{Caps, Classify, Durability, ErrorKind, KvClientError, Outcome as Effect};
 
-use super::{bytes, concurrent, ends, failing};
+use super::{bytes, concurrent, ends, failing, work};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
+use crate::engine::kill::{self, End};
 use crate::kv_client::{Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -54,12 +55,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(failing::kv_8_3(cx))),
     Check::new(
         "KV-9.1",
-        "what was acknowledged is there after a kill or a power cut, as declared",
+        "what was acknowledged is there after the process was dropped, left or killed, as declared",
     )
     .kills("acked in memory")
     .level(Level::Declared)
-    .engines(&[Engine::Kill, Engine::Power])
-    .gate(durable),
+    .engines(&[Engine::Kill])
+    .gate(durable)
+    .run(|cx| Box::pin(kv_9_1(cx))),
     Check::new(
         "KV-9.2",
         "a time to live over a restart is as declared, and the dead stay dead",
@@ -173,4 +175,10 @@ async fn in_flight(a: Handle, at: usize) -> (Result<(), KvClientError>, Instant)
     };
     let result = tokio::time::timeout(4 * PROMPTLY, call).await;
     (result.unwrap_or(Ok(())), Instant::now())
+}
+
+async fn kv_9_1(cx: &Cx<dyn World>) -> Outcome {
+    let mut ends = vec![End::Dropped(5), End::Left(5)];
+    ends.extend(kill::kills(cx.profile));
+    kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }

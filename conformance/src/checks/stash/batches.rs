@@ -1,13 +1,16 @@
 //! ST-12 and ST-13: batches, appends, and what a crash leaves.
 
 use larder_traits::stash::Append;
-use larder_traits::{Antichain, Classify, Outcome as Effect, StashError, Timestamp};
+use larder_traits::{
+    Antichain, Caps, Classify, Durability, Outcome as Effect, StashError, Timestamp,
+};
 
 use super::methods::Write;
 use super::operations::{Looks, Weights, lists, side_by_side};
-use super::{Names, append, at, both_read, empty, faults, refuses, row};
-use crate::check::{Check, Engine, Level, Outcome, Stop};
+use super::{Names, append, at, both_read, empty, faults, refuses, row, work};
+use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
 use crate::cx::{Cx, brief};
+use crate::engine::kill::{self, End};
 use crate::engine::model;
 use crate::stash::{Failed, Handle, World};
 
@@ -39,7 +42,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "after a kill in any method, what was acknowledged is there, and nothing is half there",
     )
     .kills("half batch")
-    .engines(&[Engine::Kill]),
+    .gate(durable)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(st_13_1(cx))),
     Check::new(
         "ST-13.2",
         "every state that a loss of power can leave after up to 3 operations",
@@ -55,10 +60,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(faults::st_13_3(cx))),
     Check::new(
         "ST-13.4",
-        "a cut in seal, compact and consolidate: acknowledged frontiers and rows hold",
+        "a kill in seal, compact and consolidate: acknowledged frontiers and rows hold",
     )
     .kills("two commits")
-    .engines(&[Engine::Kill, Engine::Power]),
+    .gate(durable)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(st_13_4(cx))),
     Check::new(
         "ST-13.5",
         "the disk is full within a batch and freed again: it goes on",
@@ -373,4 +380,23 @@ async fn append_whole(cx: &Cx<dyn World>, c: Names, d: Names) -> Outcome {
         StashError::UpperMismatch { .. }
     )?;
     both_read(cx, "rows after the second try", [&mut a, &mut b], d, &rows).await
+}
+
+pub(super) fn durable(caps: &Caps) -> Gate {
+    if caps.durability == Durability::None {
+        Gate::Ignore("declares that nothing outlives the process")
+    } else {
+        Gate::Run
+    }
+}
+
+async fn st_13_1(cx: &Cx<dyn World>) -> Outcome {
+    let mut ends = vec![End::Dropped(5), End::Left(5)];
+    ends.extend(kill::kills(cx.profile));
+    kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
+}
+
+async fn st_13_4(cx: &Cx<dyn World>) -> Outcome {
+    let ends = kill::kills(cx.profile);
+    kill::survives(cx, |cx| Box::pin(work::hire_frontiers(cx)), &ends).await
 }
