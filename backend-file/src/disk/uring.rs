@@ -1,0 +1,697 @@
+//! The disk on io_uring: many transfers under way at once, and the flush through the same ring.
+//!
+//! A call takes a ring of its own from a small stock, so that no call waits for another's completions, and puts it back
+//! when everything it started has completed. All waiting is done in one function, [`Flight::settle`]. What makes that
+//! hard is that the kernel goes on writing into a buffer after a wait for it has failed; so the function has no way out
+//! but the last completion.
+//!
+//! All `unsafe` of this crate is in this file.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{IoUring, Probe, opcode};
+use rustix::io::Errno;
+
+use super::engine::Engine;
+use super::positioned::{Positioned, nothing_written, past_the_end, wide};
+use super::{Disk, Read, Write};
+use crate::pool::Slab;
+
+/// How many transfers a call keeps under way.
+const DEPTH: u16 = 32;
+
+/// How many calls can have a ring at the same time. Beyond that they use positioned calls.
+const RINGS_MAX: usize = 16;
+
+/// One transfer moves at most this much; a longer one is resumed as if it had been cut short.
+const TRANSFER_LEN_BYTES_MAX: u32 = 1 << 30;
+
+/// How long to leave a kernel alone that cannot take a request or a wait now.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// What a kernel is asked to do.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    verb: Verb,
+    at: u64,
+    address: *mut u8,
+    len: u32,
+    registered: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Read,
+    Write,
+    Sync,
+}
+
+/// What the waiting function needs of a ring. The tests have one of their own that misbehaves on demand.
+trait Queue {
+    /// Puts a request where the next [`enter`](Self::enter) finds it. There is room for as many as the depth.
+    fn push(&mut self, request: &Request, user_data: u64);
+
+    /// Hands over what was pushed and waits for so many completions. It may return early for any reason.
+    fn enter(&mut self, want: usize) -> io::Result<()>;
+
+    /// The next completion that is there: its user data, and its result as a length or a negated error number.
+    fn pop(&mut self) -> Option<(u64, i32)>;
+
+    /// How many requests the kernel has not taken yet; they are the ones pushed last.
+    fn untaken(&mut self) -> usize;
+
+    /// How many buffers are registered.
+    fn registered(&self) -> u32;
+}
+
+/// A queue with what has to outlast a single call on it.
+#[derive(Debug)]
+struct Lane<Q> {
+    queue: Q,
+    depth: u16,
+    /// The number of requests so far; part of their user data, so that no completion is taken for another's.
+    serial: u64,
+    /// It takes no more requests. Completions of those it took still arrive.
+    dead: bool,
+    /// It is not used again once this call is over.
+    retired: bool,
+}
+
+impl<Q: Queue> Lane<Q> {
+    fn new(queue: Q, depth: u16) -> Self {
+        Self {
+            queue,
+            depth,
+            serial: 0,
+            dead: false,
+            retired: false,
+        }
+    }
+}
+
+/// One transfer or flush of a call, and how far it came.
+struct Job<'a> {
+    /// Its place among those of the call.
+    index: usize,
+    at: u64,
+    memory: Memory<'a>,
+    registered: Option<u32>,
+    done: usize,
+}
+
+enum Memory<'a> {
+    Into(&'a mut [u8]),
+    From(&'a [u8]),
+    /// A flush has none.
+    None,
+}
+
+impl<'a> Job<'a> {
+    fn read(index: usize, read: &'a mut Read<'_>) -> Self {
+        Self {
+            index,
+            at: read.at,
+            memory: Memory::Into(read.into),
+            registered: read.registered,
+            done: 0,
+        }
+    }
+
+    fn write(index: usize, write: &Write<'a>) -> Self {
+        Self {
+            index,
+            at: write.at,
+            memory: Memory::From(write.from),
+            registered: write.registered,
+            done: 0,
+        }
+    }
+
+    fn sync() -> Self {
+        Self {
+            index: 0,
+            at: 0,
+            memory: Memory::None,
+            registered: None,
+            done: 0,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.memory {
+            Memory::Into(into) => into.len(),
+            Memory::From(from) => from.len(),
+            Memory::None => 0,
+        }
+    }
+
+    /// The request for what is left of it.
+    fn request(&mut self, registered_max: u32) -> Request {
+        let left = self.len() - self.done;
+        let len = u32::try_from(left).map_or(TRANSFER_LEN_BYTES_MAX, |left| {
+            left.min(TRANSFER_LEN_BYTES_MAX)
+        });
+        let (verb, address) = match &mut self.memory {
+            Memory::Into(into) => (Verb::Read, into[self.done..].as_mut_ptr()),
+            Memory::From(from) => (Verb::Write, from[self.done..].as_ptr().cast_mut()),
+            Memory::None => (Verb::Sync, std::ptr::null_mut()),
+        };
+        let registered = self.registered.filter(|&slot| slot < registered_max);
+        Request {
+            verb,
+            at: self.at + wide(self.done),
+            address,
+            len,
+            registered: registered.and_then(|slot| u16::try_from(slot).ok()),
+        }
+    }
+
+    /// Takes in what the kernel answered.
+    fn answered(&mut self, result: i32, plain: &Positioned) -> Next {
+        let Ok(moved) = usize::try_from(result) else {
+            return match Errno::from_raw_os_error(-result) {
+                Errno::INTR => Next::Again,
+                // The request was not carried out, for reasons that are the ring's or the moment's. The plain call
+                // decides; a flush that was carried out and failed is not among these.
+                Errno::AGAIN | Errno::CANCELED | Errno::OPNOTSUPP | Errno::NOMEM | Errno::FAULT => {
+                    Next::Plain
+                }
+                errno => Next::Failed(errno.into()),
+            };
+        };
+        let left = self.len() - self.done;
+        if moved > left {
+            return Next::Failed(io::Error::other("the ring moved more than it was asked to"));
+        }
+        if moved == left {
+            return Next::Done;
+        }
+        let moved = plain.progress(moved);
+        self.done += moved;
+        match (&self.memory, moved) {
+            (Memory::Into(_), 0) => Next::Failed(past_the_end()),
+            (_, 0) => Next::Failed(nothing_written()),
+            _ => Next::Again,
+        }
+    }
+
+    /// Does what is left of it without a ring.
+    fn finish(self, plain: &Positioned) -> io::Result<()> {
+        let at = self.at + wide(self.done);
+        match self.memory {
+            Memory::Into(into) => plain.fill(at, &mut into[self.done..]),
+            Memory::From(from) => plain.put(at, &from[self.done..]),
+            Memory::None => plain.sync(),
+        }
+    }
+}
+
+/// What becomes of a job after an answer.
+enum Next {
+    Done,
+    Again,
+    Plain,
+    Failed(io::Error),
+}
+
+struct UnderWay<'a> {
+    user_data: u64,
+    job: Job<'a>,
+}
+
+/// What one call has under way. Dropping it waits for the rest, also on unwinding.
+struct Flight<'f, 'a, Q: Queue> {
+    lane: &'f mut Lane<Q>,
+    plain: &'f Positioned,
+    /// The place in here is the low half of the user data.
+    under_way: Vec<Option<UnderWay<'a>>>,
+    free: Vec<u16>,
+    failures: Vec<(usize, io::Error)>,
+}
+
+impl<'f, 'a, Q: Queue> Flight<'f, 'a, Q> {
+    fn new(lane: &'f mut Lane<Q>, plain: &'f Positioned) -> Self {
+        let mut under_way = Vec::new();
+        under_way.resize_with(usize::from(lane.depth), || None);
+        let free = (0..lane.depth).rev().collect();
+        Self {
+            lane,
+            plain,
+            under_way,
+            free,
+            failures: Vec::new(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.under_way.len() - self.free.len()
+    }
+
+    /// Starts a job, after waiting for a place if all are taken. The kernel hears of it at the next
+    /// [`submit`](Self::submit) or [`settle`](Self::settle).
+    fn start(&mut self, job: Job<'a>) {
+        if self.free.is_empty() {
+            self.settle(usize::from(self.lane.depth) - 1);
+        }
+        self.push(job);
+    }
+
+    /// Hands over what was started, without waiting. A refusal is met again by [`settle`](Self::settle).
+    fn submit(&mut self) {
+        if !self.lane.dead && self.lane.queue.untaken() > 0 {
+            drop(self.lane.queue.enter(0));
+        }
+    }
+
+    /// Waits until at most so many jobs are under way.
+    ///
+    /// This is the only place where completions are awaited. It returns when they came, and for no other reason: as
+    /// long as a request is with the kernel, the kernel may use its memory.
+    fn settle(&mut self, under_way_max: usize) {
+        loop {
+            while let Some((user_data, result)) = self.lane.queue.pop() {
+                self.complete(user_data, result);
+            }
+            if self.count() <= under_way_max {
+                return;
+            }
+            if self.lane.dead {
+                // It takes no more calls, but completions of what it took before still arrive.
+                thread::sleep(PAUSE);
+                continue;
+            }
+            match self
+                .lane
+                .queue
+                .enter(1)
+                .map_err(|error| Errno::from_io_error(&error))
+            {
+                Ok(()) | Err(Some(Errno::INTR)) => {}
+                // Short of memory, or of room for completions, which the next round makes.
+                Err(Some(Errno::AGAIN | Errno::BUSY)) => thread::sleep(PAUSE),
+                Err(_) => self.withdraw(),
+            }
+        }
+    }
+
+    /// Takes in one completion.
+    fn complete(&mut self, user_data: u64, result: i32) {
+        let place = u16::try_from(user_data & u64::from(u16::MAX)).expect("sixteen bits");
+        let found = self.under_way.get_mut(usize::from(place));
+        let Some(UnderWay { mut job, .. }) =
+            found.and_then(|found| found.take_if(|found| found.user_data == user_data))
+        else {
+            // Nobody made this request, so something is wrong with the ring; those that we made still count.
+            self.lane.retired = true;
+            return;
+        };
+        self.free.push(place);
+        match job.answered(result, self.plain) {
+            Next::Done => {}
+            Next::Again => self.push(job),
+            Next::Plain => self.finish(job),
+            Next::Failed(error) => self.failures.push((job.index, error)),
+        }
+    }
+
+    fn push(&mut self, mut job: Job<'a>) {
+        if self.lane.dead {
+            return self.finish(job);
+        }
+        let place = self
+            .free
+            .pop()
+            .expect("a place was free or has just become so");
+        self.lane.serial += 1;
+        let user_data = (self.lane.serial << 16) | u64::from(place);
+        let request = job.request(self.lane.queue.registered());
+        self.under_way[usize::from(place)] = Some(UnderWay { user_data, job });
+        self.lane.queue.push(&request, user_data);
+    }
+
+    /// The ring takes no more requests: does those without it that it has not taken.
+    fn withdraw(&mut self) {
+        self.lane.dead = true;
+        self.lane.retired = true;
+        let untaken = wide(self.lane.queue.untaken());
+        let taken = self.lane.serial - untaken;
+        for place in 0..self.lane.depth {
+            let found = &mut self.under_way[usize::from(place)];
+            if let Some(found) = found.take_if(|found| found.user_data >> 16 > taken) {
+                self.free.push(place);
+                self.finish(found.job);
+            }
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
+    /// Waits for everything and tells what failed, by the index of the job.
+    fn end(mut self) -> Vec<(usize, io::Error)> {
+        self.settle(0);
+        std::mem::take(&mut self.failures)
+    }
+
+    fn finish(&mut self, job: Job<'_>) {
+        let index = job.index;
+        if let Err(error) = job.finish(self.plain) {
+            self.failures.push((index, error));
+        }
+    }
+}
+
+impl<Q: Queue> Drop for Flight<'_, '_, Q> {
+    fn drop(&mut self) {
+        self.settle(0);
+    }
+}
+
+/// A ring of the kernel's.
+struct Ring {
+    io: IoUring,
+    file: RawFd,
+    registered: u32,
+}
+
+impl Ring {
+    fn new(entries: u16, file: RawFd) -> io::Result<Self> {
+        let build = |coop: bool| {
+            let mut builder = IoUring::builder();
+            // A forked child has no business in the rings of its parent.
+            builder.dontfork().setup_clamp();
+            if coop {
+                builder.setup_coop_taskrun();
+            }
+            builder.build(u32::from(entries))
+        };
+        // Kernels before 5.19 do not know the flag, which only spares interrupts.
+        let io = build(true).or_else(|error| match Errno::from_io_error(&error) {
+            Some(Errno::INVAL) => build(false),
+            _ => Err(error),
+        })?;
+        Ok(Self {
+            io,
+            file,
+            registered: 0,
+        })
+    }
+
+    /// Whether the kernel knows all that we ask.
+    fn is_able(&self) -> bool {
+        let mut probe = Probe::new();
+        let codes = [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE];
+        self.io.submitter().register_probe(&mut probe).is_ok()
+            && codes.iter().all(|&code| probe.is_supported(code))
+    }
+
+    /// Registers the first frames of the slab, as many as the limit on locked memory has room for.
+    #[expect(unsafe_code, reason = "the kernel is given addresses")]
+    fn register(&mut self, slab: &Slab) -> io::Result<()> {
+        let frames = slab.addresses();
+        let mut count = frames.len();
+        loop {
+            if count == 0 {
+                return Ok(());
+            }
+            // SAFETY: the frames stay where they are as long as the slab lives, whose last handle the disk drops after
+            // its rings.
+            let outcome = unsafe { self.io.submitter().register_buffers(&frames[..count]) };
+            match outcome {
+                Ok(()) => break,
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => count /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        self.registered = u32::try_from(count).expect("slots are counted in 32 bits");
+        Ok(())
+    }
+}
+
+impl Queue for Ring {
+    #[expect(
+        unsafe_code,
+        reason = "the kernel is given an address to read or write"
+    )]
+    fn push(&mut self, request: &Request, user_data: u64) {
+        let Request {
+            at, address, len, ..
+        } = *request;
+        let file = Fd(self.file);
+        let entry = match (request.verb, request.registered) {
+            (Verb::Read, None) => opcode::Read::new(file, address, len).offset(at).build(),
+            (Verb::Read, Some(slot)) => opcode::ReadFixed::new(file, address, len, slot)
+                .offset(at)
+                .build(),
+            (Verb::Write, None) => opcode::Write::new(file, address, len).offset(at).build(),
+            (Verb::Write, Some(slot)) => opcode::WriteFixed::new(file, address, len, slot)
+                .offset(at)
+                .build(),
+            (Verb::Sync, _) => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
+        };
+        let entry = entry.user_data(user_data);
+        // SAFETY: the memory is borrowed by the job in the flight that made the request, and the flight gives it back
+        // only when the completion has come. The file outlives the ring.
+        let pushed = unsafe { self.io.submission().push(&entry) };
+        pushed.expect("the queue has an entry for each place of a flight");
+    }
+
+    fn enter(&mut self, want: usize) -> io::Result<()> {
+        self.io.submit_and_wait(want).map(drop)
+    }
+
+    fn pop(&mut self) -> Option<(u64, i32)> {
+        let entry = self.io.completion().next()?;
+        Some((entry.user_data(), entry.result()))
+    }
+
+    fn untaken(&mut self) -> usize {
+        self.io.submission().len()
+    }
+
+    fn registered(&self) -> u32 {
+        self.registered
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring")
+            .field("fd", &self.io.as_raw_fd())
+            .field("registered", &self.registered)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A file driven by io_uring.
+///
+/// The order of the fields is the order in which they go: rings, then the frames that are registered with them, then
+/// the file.
+#[derive(Debug)]
+pub(super) struct Uring {
+    stock: Mutex<Stock>,
+    /// Does no I/O. The frames are registered with it once, and other rings share that registration where the kernel
+    /// can; so they are charged to the limit on locked memory once.
+    base: Ring,
+    _slab: Arc<Slab>,
+    plain: Positioned,
+}
+
+#[derive(Debug)]
+struct Stock {
+    /// The last one back is the first one out, while it is still in the processor's caches.
+    idle: Vec<Lane<Ring>>,
+    made: usize,
+}
+
+impl Uring {
+    /// The disk on an open file, or the file back and why there is no ring. Notes in the report what it has.
+    pub(super) fn new(
+        plain: Positioned,
+        slab: &Arc<Slab>,
+        engine: &mut Engine,
+    ) -> Result<Self, (Positioned, String)> {
+        let mut base = match Ring::new(1, plain.file().as_raw_fd()) {
+            Ok(ring) if ring.is_able() => ring,
+            Ok(_) => return Err((plain, "the kernel's lacks operations".to_owned())),
+            Err(error) => return Err((plain, refusal(&error))),
+        };
+        if let Err(error) = base.register(slab) {
+            engine.add_shortfall(format!("no registered frames: {}", refusal(&error)));
+        } else if base.registered < slab.frames() {
+            let (some, all) = (base.registered, slab.frames());
+            engine.add_shortfall(format!(
+                "{some} of {all} frames registered: the limit on locked memory (RLIMIT_MEMLOCK)"
+            ));
+        }
+        slab.set_registered(base.registered);
+        engine.set_ring(base.registered);
+        Ok(Self {
+            stock: Mutex::new(Stock {
+                idle: Vec::new(),
+                made: 0,
+            }),
+            base,
+            _slab: Arc::clone(slab),
+            plain,
+        })
+    }
+
+    fn lane(&self) -> Option<Loan<'_>> {
+        let mut stock = self.stock();
+        let idle = stock.idle.pop();
+        if idle.is_none() {
+            if stock.made == RINGS_MAX {
+                return None;
+            }
+            stock.made += 1;
+        }
+        drop(stock);
+        let mut loan = Loan {
+            disk: self,
+            lane: idle,
+        };
+        if loan.lane.is_none() {
+            loan.lane = self.new_lane();
+        }
+        loan.lane.is_some().then_some(loan)
+    }
+
+    fn new_lane(&self) -> Option<Lane<Ring>> {
+        let mut ring = Ring::new(DEPTH, self.base.file).ok()?;
+        if self.base.registered > 0 {
+            let base = self.base.io.as_raw_fd();
+            if ring.io.submitter().register_buffers_clone(base).is_ok() {
+                ring.registered = self.base.registered;
+            }
+        }
+        let depth = u16::try_from(ring.io.params().sq_entries()).map_or(DEPTH, |n| n.min(DEPTH));
+        Some(Lane::new(ring, depth))
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk for Uring {
+    fn len_bytes(&self) -> u64 {
+        self.plain.len_bytes()
+    }
+
+    fn grow(&self, len: u64) -> io::Result<()> {
+        self.plain.grow(len)
+    }
+
+    fn read(&self, reads: &mut [Read<'_>]) -> Vec<io::Result<()>> {
+        let Some(mut loan) = self.lane() else {
+            return self.plain.read(reads);
+        };
+        let mut results: Vec<_> = reads.iter().map(|_| Ok(())).collect();
+        let mut flight = Flight::new(loan.lane(), &self.plain);
+        for (index, read) in reads.iter_mut().enumerate() {
+            flight.start(Job::read(index, read));
+        }
+        for (index, error) in flight.end() {
+            results[index] = Err(error);
+        }
+        results
+    }
+
+    fn write(&self, writes: &mut dyn Iterator<Item = Write<'_>>) -> io::Result<()> {
+        let Some(mut loan) = self.lane() else {
+            return self.plain.write(writes);
+        };
+        let mut flight = Flight::new(loan.lane(), &self.plain);
+        for (index, write) in writes.enumerate() {
+            flight.start(Job::write(index, &write));
+            flight.submit();
+            if flight.has_failed() {
+                break;
+            }
+        }
+        first(flight.end())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let Some(mut loan) = self.lane() else {
+            return self.plain.sync();
+        };
+        let mut flight = Flight::new(loan.lane(), &self.plain);
+        flight.start(Job::sync());
+        first(flight.end())
+    }
+}
+
+fn first(failures: Vec<(usize, io::Error)>) -> io::Result<()> {
+    let first = failures.into_iter().next();
+    first.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// A ring taken out of the stock. It goes back when the call is over, if it is still good.
+struct Loan<'d> {
+    disk: &'d Uring,
+    /// `None` only while it is being made, and in `drop`.
+    lane: Option<Lane<Ring>>,
+}
+
+impl Loan<'_> {
+    fn lane(&mut self) -> &mut Lane<Ring> {
+        self.lane
+            .as_mut()
+            .expect("a loan is handed out with its ring")
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let lane = self.lane.take().filter(|lane| !lane.retired);
+        let mut stock = self.disk.stock();
+        match lane {
+            Some(lane) => stock.idle.push(lane),
+            None => stock.made -= 1,
+        }
+    }
+}
+
+/// Why the kernel refuses a ring, for the report.
+fn refusal(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSYS) if is_filtered() => "a seccomp filter hides it".to_owned(),
+        Some(Errno::NOSYS) => "the kernel has none".to_owned(),
+        Some(Errno::PERM | Errno::ACCESS) => {
+            let switch = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+            if switch.is_ok_and(|switch| switch.trim() != "0") {
+                "the sysctl kernel.io_uring_disabled forbids it".to_owned()
+            } else if is_filtered() {
+                "a seccomp filter refuses it".to_owned()
+            } else {
+                format!("a security module refuses it ({error})")
+            }
+        }
+        Some(Errno::NOMEM) => "the limit on locked memory (RLIMIT_MEMLOCK) is too low".to_owned(),
+        Some(Errno::MFILE | Errno::NFILE) => "no file descriptor is left".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether a seccomp filter stands between this thread and the kernel.
+fn is_filtered() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    lines.any(|line| {
+        line.strip_prefix("Seccomp:")
+            .is_some_and(|mode| mode.trim() == "2")
+    })
+}
+
+#[cfg(test)]
+mod tests;
