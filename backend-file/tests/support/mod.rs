@@ -1,0 +1,4 @@
+//! What the test binaries of this crate share.
+
+pub(crate) mod switch;
+pub(crate) mod world;
