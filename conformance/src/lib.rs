@@ -75,6 +75,7 @@ pub mod schedule;
 mod seed;
 pub mod sim_disk;
 pub mod stash;
+mod watchdog;
 
 pub use catalogue::catalogue;
 pub use check::{CheckInfo, Engine, Failure, Gate, Level, Symptom, Verdict};

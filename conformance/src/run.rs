@@ -18,7 +18,7 @@ use crate::engine::kill::Orders;
 use crate::fixture::{BoxError, Env, Factory, World};
 use crate::profile::Profile;
 use crate::report::{Record, Report};
-use crate::seed;
+use crate::{seed, watchdog};
 
 /// How often an inconclusive check is tried again with another seed.
 const RETRIES: u32 = 2;
@@ -200,7 +200,8 @@ fn watched(body: &Body, start: Start) -> (Verdict, Option<Caps>) {
             None,
         );
     }
-    receive.recv_timeout(bound).unwrap_or_else(|_no_answer| {
+    let answer = watchdog::wait(&receive, bound).ok().flatten();
+    answer.unwrap_or_else(|| {
         let verdict = Verdict::Fail(Box::new(Failure {
             symptom: Symptom::Hang,
             what: "the check came to no end".into(),

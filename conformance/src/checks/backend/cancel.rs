@@ -161,7 +161,7 @@ where
     W: fixture::World + ?Sized,
     S: Subject,
 {
-    let drops = cx.caps.in_flight_max.map_or(64, |max| max * 2).max(64);
+    let drops = cx.caps.in_flight_max.map_or(64, |max| max + 64);
     for (nth, case) in cases::<S, W>(cx).iter().enumerate() {
         let id = name(&format!("leaking-{nth}"));
         case.prepare(a, &id).await?;

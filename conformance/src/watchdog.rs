@@ -1,0 +1,119 @@
+//! How long a check may take, told in the time of a machine that does nothing else.
+//!
+//! A store on a crowded machine is slow and not stuck. So the bound is not on the wall clock alone: a canary does the
+//! same small piece of work over and over, and a second in which it took four times as long as it can counts as a
+//! quarter.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How often the canary works.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A machine that is slower than this is taken to be stuck itself.
+const SLOWDOWN_MAX: f64 = 20.0;
+
+/// The shortest time the canary's work has taken in this process, in nanoseconds.
+static BEST_NS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// What `answer` brings, or `None` if it brings nothing within `bound`.
+///
+/// # Errors
+///
+/// The sender is gone without an answer.
+pub(crate) fn wait<T>(
+    answer: &Receiver<T>,
+    bound: Duration,
+) -> Result<Option<T>, RecvTimeoutError> {
+    let (mut spent, mut since) = (Duration::ZERO, Instant::now());
+    while spent < bound {
+        match answer.recv_timeout(EVERY.min(bound - spent)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            answered => return answered.map(Some),
+        }
+        let slowdown = slowdown();
+        spent += since.elapsed().div_f64(slowdown);
+        since = Instant::now();
+    }
+    Ok(None)
+}
+
+/// How many times longer than ever the canary takes at this moment.
+fn slowdown() -> f64 {
+    let started = Instant::now();
+    work();
+    let took = u64::try_from(started.elapsed().as_nanos())
+        .unwrap_or(u64::MAX)
+        .max(1);
+    let best = BEST_NS.fetch_min(took, Ordering::Relaxed).min(took);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a ratio of durations of milliseconds"
+    )]
+    let ratio = took as f64 / best as f64;
+    ratio.clamp(1.0, SLOWDOWN_MAX)
+}
+
+/// A few milliseconds of computing, longer than a turn on a crowded processor.
+fn work() {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    for _ in 0..5_000_000 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    black_box(state);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn what_never_answers_is_given_up_and_what_answers_is_heard() {
+        let (send, receive) = mpsc::channel::<u8>();
+        assert!(matches!(
+            wait(&receive, Duration::from_millis(30)),
+            Ok(None)
+        ));
+        let late = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            send.send(7)
+        });
+        assert!(matches!(
+            wait(&receive, Duration::from_secs(60)),
+            Ok(Some(7))
+        ));
+        late.join()
+            .expect("the sender does not panic")
+            .expect("it was heard");
+        assert!(wait(&receive, Duration::from_secs(60)).is_err());
+    }
+
+    #[test]
+    fn a_second_on_a_crowded_machine_counts_for_less() {
+        // Failure: on a machine with eight builds at work, `C-6.2` of a sound store was called a hang after 60 s.
+        // Cause: the bound of a check was one of the wall clock. Fix: it is one of the time that the machine gave.
+        slowdown();
+        let stop = AtomicU64::new(0);
+        let threads = 8 * thread::available_parallelism().map_or(2, usize::from);
+        let crowded = thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while stop.load(Ordering::Relaxed) == 0 {
+                        work()
+                    }
+                });
+            }
+            let crowded = (0..20).map(|_| slowdown()).fold(1.0, f64::max);
+            stop.store(1, Ordering::Relaxed);
+            crowded
+        });
+        assert!(crowded > 1.5, "{crowded}");
+    }
+}
