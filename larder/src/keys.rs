@@ -32,7 +32,12 @@ impl Keys {
 
     /// The value of `key`, if the URL has it.
     #[cfg_attr(
-        not(any(feature = "mem", feature = "sqlite")),
+        not(any(
+            feature = "mem",
+            feature = "sqlite",
+            feature = "file",
+            feature = "tiered"
+        )),
         expect(dead_code, reason = "no backend was built in")
     )]
     pub(crate) fn take<T>(&mut self, key: &'static str) -> Result<Option<T>, OpenError>
@@ -56,7 +61,12 @@ impl Keys {
 
     /// Refuses what nobody took. A key that stands there twice is left once.
     #[cfg_attr(
-        not(any(feature = "mem", feature = "sqlite")),
+        not(any(
+            feature = "mem",
+            feature = "sqlite",
+            feature = "file",
+            feature = "tiered"
+        )),
         expect(dead_code, reason = "no backend was built in")
     )]
     pub(crate) fn finish(mut self) -> Result<(), OpenError> {

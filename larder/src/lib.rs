@@ -23,6 +23,8 @@
 //! |---|---|---|
 //! | `mem` (default) | `mem:` (private), `mem:name` (shared in the process) | all contracts; nothing survives the process |
 //! | `sqlite` | `sqlite:///path` | `Stash`, `HighVolumeBackend`, `Backend`, `KvClient`; survives power |
+//! | `file` | `file:///folder` | `BlobStore`, `Backend`; survives power |
+//! | `tiered` | `tiered:?high_volume=URL&long_term=URL` | `Backend` over two places, with a change log; survives what both do |
 //!
 //! Everything that can be configured fits into the URL as `?key=value`. A key that a backend does not know is an
 //! error and never ignored. Who wants a typed configuration instead uses the backend's own crate, re-exported as a
@@ -39,10 +41,14 @@ pub use location::Location;
 pub use open_error::{Hint, OpenError};
 pub use store::{OpenOptions, Store};
 
+#[cfg(feature = "file")]
+pub use larder_file as file;
 #[cfg(feature = "mem")]
 pub use larder_mem as mem;
 #[cfg(feature = "sqlite")]
 pub use larder_sqlite as sqlite;
+#[cfg(feature = "tiered")]
+pub use larder_tiered as tiered;
 
 /// Opens the place that `url` names.
 ///

@@ -13,10 +13,14 @@ use larder_traits::{
 use crate::keys::Keys;
 use crate::open_error::{Hint, OpenError};
 
+#[cfg(feature = "file")]
+mod file;
 #[cfg(feature = "mem")]
 mod mem;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "tiered")]
+mod tiered;
 
 /// A place that was configured and not opened.
 #[async_trait]
@@ -82,7 +86,7 @@ pub(crate) trait Opened: fmt::Debug + Send + Sync {
 }
 
 /// Every scheme there is, built in or not; each is the name of its feature.
-const SCHEMES: &[&str] = &["mem", "sqlite"];
+const SCHEMES: &[&str] = &["mem", "sqlite", "file", "tiered"];
 
 /// Hands the parts of a URL to the backend of its scheme.
 pub(crate) fn configure(
@@ -102,6 +106,10 @@ pub(crate) fn configure(
         "mem" => mem::configure(path, keys),
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite::configure(path, keys),
+        #[cfg(feature = "file")]
+        "file" => file::configure(path, keys),
+        #[cfg(feature = "tiered")]
+        "tiered" => tiered::configure(path, keys),
         // Only a backend that was built in can tell what the rest of the URL means.
         _ => {
             let _unread = (path, keys);
