@@ -147,7 +147,9 @@ pub(crate) struct StaleWorld(UrlWorld);
 
 impl StaleWorld {
     pub(crate) async fn make(location: Location, env: Env) -> Result<Self, BoxError> {
-        Ok(Self(UrlWorld::make(location, env).await?))
+        Ok(Self(
+            UrlWorld::make(location, Contract::BlobMulti, env).await?,
+        ))
     }
 }
 

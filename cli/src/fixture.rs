@@ -37,10 +37,14 @@ impl Drop for UrlWorld {
 }
 
 impl UrlWorld {
-    pub(crate) async fn make(location: Location, env: Env) -> Result<Self, BoxError> {
+    pub(crate) async fn make(
+        location: Location,
+        contract: Contract,
+        env: Env,
+    ) -> Result<Self, BoxError> {
         let clock = Arc::new(TestClock::new());
         let world = location.child(&env.prefix);
-        let caps = open(&world, &clock).await?.caps();
+        let caps = open(&world, &clock).await?.caps_of(contract);
         Ok(Self {
             world,
             clock,
@@ -128,7 +132,7 @@ impl stash::Open for UrlWorld {
 /// The checks of `contract` on the store at `location`.
 pub(crate) fn suite(location: &Location, contract: Contract) -> Option<Suite> {
     let location = location.clone();
-    let make = move |env| UrlWorld::make(location.clone(), env);
+    let make = move |env| UrlWorld::make(location.clone(), contract, env);
     Some(match contract {
         Contract::BlobMulti => blob_multi::suite_with(make),
         Contract::Stash => stash::suite_with(make),

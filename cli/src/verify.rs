@@ -18,9 +18,22 @@ fn embedded(report: &Path) -> Result<Vec<String>, Problem> {
     let scratch = report.join("scratch");
     fs::create_dir_all(&scratch)
         .map_err(|e| Problem::Untested(format!("cannot make {}: {e}", scratch.display())))?;
-    let path = scratch.join("verify.db").display().to_string();
-    let path = path.replace('%', "%25").replace('?', "%3F");
-    Ok(vec!["mem:".into(), format!("sqlite:{path}")])
+    let place = |name: &str| {
+        let path = scratch.join(name).display().to_string();
+        path.replace('%', "%25")
+            .replace('?', "%3F")
+            .replace('&', "%26")
+    };
+    let tiers = [place("tier.db"), place("tier")].map(|path| path.replace('%', "%25"));
+    Ok(vec![
+        "mem:".into(),
+        format!("sqlite:{}", place("verify.db")),
+        format!("file:{}", place("verify")),
+        format!(
+            "tiered:?high_volume=sqlite:{}&long_term=file:{}",
+            tiers[0], tiers[1]
+        ),
+    ])
 }
 
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<(), Problem> {

@@ -36,6 +36,7 @@ impl Keys {
             feature = "mem",
             feature = "sqlite",
             feature = "file",
+            feature = "s3",
             feature = "tiered"
         )),
         expect(dead_code, reason = "no backend was built in")
@@ -65,6 +66,7 @@ impl Keys {
             feature = "mem",
             feature = "sqlite",
             feature = "file",
+            feature = "s3",
             feature = "tiered"
         )),
         expect(dead_code, reason = "no backend was built in")

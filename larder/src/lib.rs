@@ -24,6 +24,7 @@
 //! | `mem` (default) | `mem:` (private), `mem:name` (shared in the process) | all contracts; nothing survives the process |
 //! | `sqlite` | `sqlite:///path` | `Stash`, `HighVolumeBackend`, `Backend`, `KvClient`; survives power |
 //! | `file` | `file:///folder` | `BlobStore`, `Backend`; survives power |
+//! | `s3` | `s3://bucket/prefix?endpoint=URL` | `BlobMulti`, `Backend`, and `HighVolumeBackend` where the server keeps the conditions of writes; credentials come from `AWS_ACCESS_KEY_ID` and its kin |
 //! | `tiered` | `tiered:?high_volume=URL&long_term=URL` | `Backend` over two places, with a change log; survives what both do |
 //!
 //! Everything that can be configured fits into the URL as `?key=value`. A key that a backend does not know is an
@@ -45,6 +46,8 @@ pub use store::{OpenOptions, Store};
 pub use larder_file as file;
 #[cfg(feature = "mem")]
 pub use larder_mem as mem;
+#[cfg(feature = "s3")]
+pub use larder_s3 as s3;
 #[cfg(feature = "sqlite")]
 pub use larder_sqlite as sqlite;
 #[cfg(feature = "tiered")]

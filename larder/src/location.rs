@@ -99,7 +99,7 @@ mod tests {
         );
         assert_eq!(
             why("postgres://h"),
-            "no backend has the scheme `postgres`; it must be one of mem, sqlite, file, tiered"
+            "no backend has the scheme `postgres`; it must be one of mem, sqlite, file, s3, tiered"
         );
         assert_eq!(
             why("/some/path"),

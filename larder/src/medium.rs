@@ -17,6 +17,8 @@ use crate::open_error::{Hint, OpenError};
 mod file;
 #[cfg(feature = "mem")]
 mod mem;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "tiered")]
@@ -45,6 +47,11 @@ pub(crate) trait Opened: fmt::Debug + Send + Sync {
     fn scheme(&self) -> &'static str;
 
     fn caps(&self) -> Caps;
+
+    /// What is declared for one contract, where that is not the same for all.
+    fn caps_of(&self, _contract: Contract) -> Caps {
+        self.caps()
+    }
 
     /// The contracts whose methods are overridden.
     fn offers(&self) -> &'static [Contract];
@@ -86,7 +93,7 @@ pub(crate) trait Opened: fmt::Debug + Send + Sync {
 }
 
 /// Every scheme there is, built in or not; each is the name of its feature.
-const SCHEMES: &[&str] = &["mem", "sqlite", "file", "tiered"];
+const SCHEMES: &[&str] = &["mem", "sqlite", "file", "s3", "tiered"];
 
 /// Hands the parts of a URL to the backend of its scheme.
 pub(crate) fn configure(
@@ -108,6 +115,8 @@ pub(crate) fn configure(
         "sqlite" => sqlite::configure(path, keys),
         #[cfg(feature = "file")]
         "file" => file::configure(path, keys),
+        #[cfg(feature = "s3")]
+        "s3" => s3::configure(path, keys),
         #[cfg(feature = "tiered")]
         "tiered" => tiered::configure(path, keys),
         // Only a backend that was built in can tell what the rest of the URL means.

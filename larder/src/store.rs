@@ -69,6 +69,13 @@ impl Store {
         self.opened.caps()
     }
 
+    /// What the backend declares for `contract`. A bound may differ from one contract to the next, where a medium has
+    /// more than one way to keep things.
+    #[must_use]
+    pub fn caps_of(&self, contract: Contract) -> Caps {
+        self.opened.caps_of(contract)
+    }
+
     /// The contracts that the backend offers.
     #[must_use]
     pub fn offers(&self) -> &'static [Contract] {

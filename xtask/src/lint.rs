@@ -3,7 +3,7 @@
 use crate::{Result, cargo, no_arguments, tidy};
 
 /// Each feature of the facade is checked alone: together they hide what one of them lacks.
-const FACADE_FEATURES: &[&str] = &["", "mem", "sqlite", "file", "tiered"];
+const FACADE_FEATURES: &[&str] = &["", "mem", "sqlite", "file", "s3", "tiered"];
 
 pub(crate) fn run(rest: &[String]) -> Result {
     no_arguments("lint", rest)?;

@@ -88,7 +88,11 @@ impl Medium for Tiered {
             Some(log) => log.open(&options).await?.change_log().await?,
             None => high.change_log().await?,
         };
-        let mut config = TieredConfig::new(high.caps(), long.caps()).with_clock(clock);
+        let mut config = TieredConfig::new(
+            high.caps_of(Contract::HighVolume),
+            long.caps_of(Contract::Backend),
+        )
+        .with_clock(clock);
         if let Some(threshold_bytes) = self.threshold_bytes {
             config = config.with_threshold_bytes(threshold_bytes);
         }
