@@ -29,6 +29,7 @@
 mod config;
 mod format;
 mod get;
+mod list;
 mod name;
 mod place;
 mod put;
@@ -41,6 +42,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use larder_traits::{
     Backend, BackendError, Caps, ClientStream, Fault, GetResponse, Metadata, ObjectId,
+    ObjectListing, ObjectPage,
 };
 
 pub use config::{OBJECTS_CAPS, ObjectsConfig};
@@ -194,6 +196,22 @@ impl Backend for FileBackend {
 
     async fn join(&self) {
         self.place.threads.settled().await;
+    }
+}
+
+/// A page costs a look at all names of the folders that it takes from, of which there are 256. Ids too long for the name
+/// of a file are read from their objects, and one that is damaged there is `Corrupt`.
+#[async_trait]
+impl ObjectListing for FileBackend {
+    async fn list_objects(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ObjectPage, BackendError> {
+        let (after, place) = (after.map(str::to_owned), Arc::clone(&self.place));
+        let list =
+            move |call: &threads::Call<'_>| list::page(&place, after.as_deref(), limit, call);
+        Ok(self.place.threads.look(list).await?)
     }
 }
 

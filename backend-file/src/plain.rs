@@ -24,7 +24,7 @@ pub(crate) struct Medium {
     /// Whether anything is made durable at all; off for handles that declare no durability.
     pub(crate) syncs: bool,
     #[cfg(test)]
-    pub(crate) watch: watch::Watch,
+    pub(crate) watch: std::sync::Arc<watch::Watch>,
 }
 
 /// A step as a test sees it.
@@ -32,6 +32,8 @@ pub(crate) struct Medium {
 pub(crate) enum Step {
     MakeDir,
     Create,
+    Open,
+    Read,
     Write,
     Truncate,
     SyncFile,
@@ -45,25 +47,46 @@ impl Medium {
         Self {
             syncs,
             #[cfg(test)]
-            watch: watch::Watch::default(),
+            watch: std::sync::Arc::default(),
         }
     }
 
     /// Makes a folder; tells whether it was missing.
     pub(crate) fn make_dir(&self, path: &Path) -> io::Result<bool> {
-        self.step(Step::MakeDir, path)?;
-        match fs::create_dir(path) {
+        self.act(Step::MakeDir, path, || match fs::create_dir(path) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(e) => Err(e),
-        }
+        })
     }
 
     /// Makes a file that must not be there yet.
     pub(crate) fn create_new(&self, path: &Path) -> io::Result<File> {
-        self.step(Step::Create, path)?;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).open(path)
+        options.read(true).write(true).create_new(true);
+        self.act(Step::Create, path, || options.open(path))
+    }
+
+    /// Opens a file to be read, and to be written if `writes`; `None` where there is none.
+    pub(crate) fn open(&self, path: &Path, writes: bool) -> io::Result<Option<File>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(writes);
+        self.act(Step::Open, path, || match options.open(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        })
+    }
+
+    /// Reads all of `into`; what ends before that is `UnexpectedEof`.
+    pub(crate) fn read_at(
+        &self,
+        file: &File,
+        path: &Path,
+        into: &mut [u8],
+        at: u64,
+    ) -> io::Result<()> {
+        self.act(Step::Read, path, || file.read_exact_at(into, at))
     }
 
     pub(crate) fn write_at(
@@ -73,46 +96,39 @@ impl Medium {
         from: &[u8],
         at: u64,
     ) -> io::Result<()> {
-        self.step(Step::Write, path)?;
-        file.write_all_at(from, at)
+        self.act(Step::Write, path, || file.write_all_at(from, at))
     }
 
     pub(crate) fn truncate(&self, file: &File, path: &Path, len: u64) -> io::Result<()> {
-        self.step(Step::Truncate, path)?;
-        file.set_len(len)
+        self.act(Step::Truncate, path, || file.set_len(len))
     }
 
     /// What was written to the file is durable, and its length.
     pub(crate) fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
-        self.step(Step::SyncFile, path)?;
-        if self.syncs { file.sync_all() } else { Ok(()) }
+        self.sync(Step::SyncFile, path, || file.sync_all())
     }
 
     /// As [`sync_file`](Self::sync_file), without the times of the file.
     pub(crate) fn sync_data(&self, file: &File, path: &Path) -> io::Result<()> {
-        self.step(Step::SyncFile, path)?;
-        if self.syncs { file.sync_data() } else { Ok(()) }
+        self.sync(Step::SyncFile, path, || file.sync_data())
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step(Step::Rename, to)?;
-        fs::rename(from, to)
+        self.act(Step::Rename, to, || fs::rename(from, to))
     }
 
     /// Removes a file; tells whether it was there.
     pub(crate) fn remove(&self, path: &Path) -> io::Result<bool> {
-        self.step(Step::Remove, path)?;
-        match fs::remove_file(path) {
+        self.act(Step::Remove, path, || match fs::remove_file(path) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),
-        }
+        })
     }
 
     /// What was made, renamed and removed in the folder is durable.
     pub(crate) fn sync_dir(&self, dir: &File, path: &Path) -> io::Result<()> {
-        self.step(Step::SyncDir, path)?;
-        if self.syncs { dir.sync_all() } else { Ok(()) }
+        self.sync(Step::SyncDir, path, || dir.sync_all())
     }
 
     /// As [`sync_dir`](Self::sync_dir), for a folder that is not open.
@@ -120,19 +136,34 @@ impl Medium {
         self.sync_dir(&File::open(path)?, path)
     }
 
+    fn sync(
+        &self,
+        step: Step,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.act(step, path, || if self.syncs { work() } else { Ok(()) })
+    }
+
     #[cfg(not(test))]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "in a test it counts and fails"
-    )]
-    const fn step(&self, _step: Step, _path: &Path) -> io::Result<()> {
-        Ok(())
+    #[expect(clippy::unused_self, reason = "in a test it looks on and intervenes")]
+    fn act<R>(
+        &self,
+        _step: Step,
+        _path: &Path,
+        work: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        work()
     }
 
     #[cfg(test)]
-    fn step(&self, step: Step, path: &Path) -> io::Result<()> {
-        self.watch.step(step, path)
+    fn act<R>(
+        &self,
+        step: Step,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.watch.act(step, path, work)
     }
 }
 
@@ -213,7 +244,9 @@ pub(crate) mod watch {
 
     use std::io;
     use std::path::{Path, PathBuf};
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use larder_conformance::{FaultKind, Faults};
 
     use super::Step;
 
@@ -223,38 +256,98 @@ pub(crate) mod watch {
     #[derive(Debug, Default)]
     struct State {
         seen: Vec<(Step, PathBuf)>,
-        /// Fails the step of this kind after so many more of it.
-        failing: Option<(Step, usize, i32)>,
+        failing: Option<Failing>,
+        met: bool,
+    }
+
+    /// Which step fails, and how.
+    #[derive(Debug)]
+    struct Failing {
+        /// A step of this kind, or any that the suite counts.
+        step: Option<Step>,
+        /// After so many more of it.
+        after: u64,
+        errno: i32,
+        takes_effect: bool,
+    }
+
+    impl Failing {
+        /// A handle refuses writes after a failed sync of a folder and has to be opened again, which the suite does
+        /// not know of.
+        fn is_meant(&self, step: Step) -> bool {
+            self.step
+                .map_or(step != Step::SyncDir, |meant| meant == step)
+        }
     }
 
     impl Watch {
-        pub(crate) fn step(&self, step: Step, path: &Path) -> io::Result<()> {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pub(super) fn act<R>(
+            &self,
+            step: Step,
+            path: &Path,
+            work: impl FnOnce() -> io::Result<R>,
+        ) -> io::Result<R> {
+            let mut state = self.lock();
             state.seen.push((step, path.to_owned()));
-            match &mut state.failing {
-                Some((failing, 0, errno)) if *failing == step => {
-                    let errno = *errno;
-                    state.failing = None;
-                    Err(io::Error::from_raw_os_error(errno))
+            let failing = match &mut state.failing {
+                Some(failing) if failing.is_meant(step) && failing.after == 0 => {
+                    state.met = true;
+                    state.failing.take()
                 }
-                Some((failing, more, _)) if *failing == step => {
-                    *more -= 1;
-                    Ok(())
+                Some(failing) if failing.is_meant(step) => {
+                    failing.after -= 1;
+                    None
                 }
-                _ => Ok(()),
+                _ => None,
+            };
+            drop(state);
+            let Some(failing) = failing else {
+                return work();
+            };
+            if failing.takes_effect {
+                drop(work());
             }
+            Err(io::Error::from_raw_os_error(failing.errno))
         }
 
-        /// The steps since the last call, with the paths they were made on.
+        /// The steps that change something since the last call, with the paths they were made on.
         pub(crate) fn take(&self) -> Vec<(Step, PathBuf)> {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut state.seen)
+            let mut seen = std::mem::take(&mut self.lock().seen);
+            seen.retain(|(step, _)| !matches!(step, Step::Open | Step::Read));
+            seen
         }
 
-        /// Lets one step fail: the next of its kind, or one after so many more.
-        pub(crate) fn fail(&self, step: Step, after: usize, errno: i32) {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            state.failing = Some((step, after, errno));
+        /// Lets one step fail, before it has an effect: the next of its kind, or one after so many more.
+        pub(crate) fn fail(&self, step: Step, after: u64, errno: i32) {
+            self.lock().failing = Some(Failing {
+                step: Some(step),
+                after,
+                errno,
+                takes_effect: false,
+            });
+        }
+
+        fn lock(&self) -> MutexGuard<'_, State> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl Faults for Watch {
+        fn arm(&self, nth: u64, kind: FaultKind) {
+            let mut state = self.lock();
+            state.met = false;
+            state.failing = Some(Failing {
+                step: None,
+                after: nth - 1,
+                errno: libc::EIO,
+                takes_effect: kind == FaultKind::ErrorAfter,
+            });
+        }
+
+        fn disarm(&self) -> bool {
+            let mut state = self.lock();
+            state.failing = None;
+            std::mem::take(&mut state.met)
         }
     }
 }

@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_file::{FileBackend, OBJECTS_CAPS, ObjectsConfig};
 use larder_traits::{
     Backend, BackendError, Classify, ClientError, ClientStream, Clock, Durability, ErrorKind,
-    ExpirationPolicy, Fault, Metadata, ObjectContext, ObjectId, Outcome, TestClock,
+    ExpirationPolicy, Fault, Metadata, ObjectContext, ObjectId, ObjectListing, Outcome, TestClock,
 };
 use tempfile::TempDir;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -435,6 +435,59 @@ async fn ids_too_long_for_a_name_are_objects_like_others() {
     assert_eq!(objects(&folder), [] as [PathBuf; 0]);
     let beyond = id(&"k".repeat(longest - 4));
     refused(handle.get_metadata(&beyond).await, ErrorKind::InvalidInput);
+}
+
+/// Everything that a listing names, in pages of `limit`.
+async fn listed(handle: &FileBackend, limit: usize) -> Vec<ObjectId> {
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let page = handle.list_objects(after.as_deref(), limit).await.unwrap();
+        assert!(page.ids.len() <= limit.max(1));
+        ids.extend(page.ids);
+        after = page.next;
+        if after.is_none() {
+            return ids;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_names_each_object_once_and_nothing_else() {
+    let (folder, handle) = place().await;
+    assert_eq!(listed(&handle, 10).await, []);
+    let odd = ["", "a", "a/b", "~", "%7E", "+", "A", "\u{1f4be}"];
+    let long = ["a", "b"].map(|end| format!("{}{end}", "k".repeat(900)));
+    let keys = odd.iter().map(ToString::to_string).chain(long);
+    let keys: Vec<_> = keys.chain((0..600).map(|n| n.to_string())).collect();
+    for key in &keys {
+        put(&handle, key, b"").await;
+    }
+    let shard = objects(&folder)[0].parent().unwrap().to_owned();
+    for file in ["stranger", "a~b~c", ".hidden"] {
+        fs::write(shard.join(file), b"of others").unwrap();
+    }
+    fs::write(folder.path().join("place/tmp/half"), b"half").unwrap();
+    let mut expected: Vec<_> = keys.iter().map(|key| id(key)).collect();
+    expected.sort();
+    for limit in [0, 1, 7, 608, 609, 610, 1_000, usize::MAX] {
+        let mut ids = listed(&handle, limit).await;
+        ids.sort();
+        assert_eq!(ids, expected, "in pages of {limit}");
+    }
+    // One that is removed between two pages is missing, and all others are there.
+    let first = handle.list_objects(None, 5).await.unwrap();
+    let second = handle.list_objects(first.next.as_deref(), 1).await.unwrap();
+    handle.delete_object(&first.ids[4]).await.unwrap();
+    handle.delete_object(&second.ids[0]).await.unwrap();
+    let rest = handle.list_objects(first.next.as_deref(), 9_999).await;
+    let mut ids = [&first.ids[..], &rest.unwrap().ids].concat();
+    ids.sort();
+    expected.retain(|id| *id != second.ids[0]);
+    assert_eq!(ids, expected);
+    for after in ["", "00", "00/", "zz/a~b", "00/stranger", "0/a~b", "../x~"] {
+        let page = handle.list_objects(Some(after), 5).await;
+        refused(page, ErrorKind::InvalidInput);
+    }
 }
 
 #[tokio::test]

@@ -8,16 +8,16 @@
 //! began earlier can revive it afterwards (HV-8).
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use larder_traits::{ExpirationPolicy, Fault, Metadata, PayloadStream};
+use tokio::sync::oneshot;
 
 use super::format::{
     DEADLINE_AT, Lead, Nonce, PAGE_LEN_BYTES, UNIT_LEN_BYTES, as_u64, deadline, deadline_sector,
@@ -26,13 +26,14 @@ use super::format::{
 use super::name::Name;
 use super::place::Place;
 use super::threads::Call;
-use crate::plain::{SECTOR_LEN_BYTES, corrupt, failed, lock};
+use crate::plain::{Medium, SECTOR_LEN_BYTES, corrupt, failed, lock, lost};
 
 /// How many units are read at once.
 const BATCH_UNITS: u64 = 4;
 
 /// An object's file, open, its head read and proven.
 pub(super) struct Found {
+    path: PathBuf,
     file: File,
     lead: Lead,
     pub(super) id: String,
@@ -44,27 +45,31 @@ fn unread() -> impl FnOnce(io::Error) -> Fault {
 }
 
 /// Opens the file at `path`; `None` where there is none.
-pub(super) fn open(path: &Path, call: &Call<'_>) -> Result<Option<Found>, Fault> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(unread()(e)),
+pub(super) fn open(
+    medium: &Medium,
+    path: PathBuf,
+    call: &Call<'_>,
+) -> Result<Option<Found>, Fault> {
+    let Some(file) = medium.open(&path, false).map_err(unread())? else {
+        return Ok(None);
     };
+    let read = |into: &mut [u8], at| medium.read_at(&file, &path, into, at).map_err(unread());
     let file_len = file.metadata().map_err(unread())?.len();
     let mut head = vec![0; PAGE_LEN_BYTES];
     if file_len < as_u64(PAGE_LEN_BYTES) {
         return Err(corrupt("an object's file is cut short"));
     }
-    file.read_exact_at(&mut head, 0).map_err(unread())?;
+    read(&mut head, 0)?;
     let lead = Lead::of_sector(sector(&head, 0))?;
     if lead.file_len() != Some(file_len) {
         return Err(corrupt("an object's file is not as long as it says"));
     }
     let head_len = usize::try_from(lead.head_len);
     let head_len = head_len.map_err(|_e| corrupt("the head of an object's file is too long"))?;
-    head.resize(head_len, 0);
-    file.read_exact_at(&mut head[PAGE_LEN_BYTES..], as_u64(PAGE_LEN_BYTES))
-        .map_err(unread())?;
+    if head_len > PAGE_LEN_BYTES {
+        head.resize(head_len, 0);
+        read(&mut head[PAGE_LEN_BYTES..], as_u64(PAGE_LEN_BYTES))?;
+    }
     let (id, mut metadata) = lead.body(&head)?;
     let id = String::from_utf8(id.to_vec());
     let id = id.map_err(|e| corrupt("an object's file holds no text for its id").because(e))?;
@@ -73,12 +78,13 @@ pub(super) fn open(path: &Path, call: &Call<'_>) -> Result<Option<Found>, Fault>
         // Somebody may be writing it at this moment.
         Err(_damaged) => {
             lock(&file, call.deadline)?;
-            let at = read_deadline(&file, &lead.nonce)?;
+            let at = read_deadline(medium, &file, &path, &lead.nonce)?;
             drop(file.unlock());
             at
         }
     };
     Ok(Some(Found {
+        path,
         file,
         lead,
         id,
@@ -91,10 +97,15 @@ fn sector(head: &[u8], at: usize) -> &[u8; SECTOR_LEN_BYTES] {
     sector.expect("a head has a page, and a page has both sectors")
 }
 
-fn read_deadline(file: &File, nonce: &Nonce) -> Result<Option<SystemTime>, Fault> {
+fn read_deadline(
+    medium: &Medium,
+    file: &File,
+    path: &Path,
+    nonce: &Nonce,
+) -> Result<Option<SystemTime>, Fault> {
     let mut sector = [0; SECTOR_LEN_BYTES];
-    file.read_exact_at(&mut sector, DEADLINE_AT)
-        .map_err(unread())?;
+    let read = medium.read_at(file, path, &mut sector, DEADLINE_AT);
+    read.map_err(unread())?;
     deadline(nonce, &sector)
 }
 
@@ -105,8 +116,7 @@ pub(super) fn access(
     call: &Call<'_>,
 ) -> Result<Option<Found>, Fault> {
     let name = Name::of(id);
-    let path = place.path_of(&name);
-    let Some(mut found) = open(&path, call)? else {
+    let Some(mut found) = open(&place.medium, place.path_of(&name), call)? else {
         return Ok(None);
     };
     if found.id != id {
@@ -125,7 +135,7 @@ pub(super) fn access(
     let now = place.config.clock.now();
     if found.metadata.deadline_after_access(now).is_some() {
         // A failure leaves the deadline as it was, and the answer says so.
-        if let Ok(Some(later)) = put_off(place, &path, &found, call) {
+        if let Ok(Some(later)) = put_off(place, &found, call) {
             found.metadata.time_expires = Some(later);
         }
     }
@@ -146,7 +156,8 @@ impl Found {
         }
         // An access that began before the deadline may be about to put it off.
         lock(&self.file, call.deadline)?;
-        self.metadata.time_expires = read_deadline(&self.file, &self.lead.nonce)?;
+        self.metadata.time_expires =
+            read_deadline(&place.medium, &self.file, &self.path, &self.lead.nonce)?;
         let is_dead = self.metadata.is_expired(place.config.clock.now());
         drop(self.file.unlock());
         Ok(is_dead)
@@ -156,6 +167,7 @@ impl Found {
     pub(super) fn into_body(self, place: &Arc<Place>) -> Body {
         Body {
             place: Arc::clone(place),
+            path: self.path,
             file: self.file,
             lead: self.lead,
             next_unit: 0,
@@ -165,32 +177,29 @@ impl Found {
 }
 
 /// Puts the deadline off, if the access still asks for that by the time that nobody else can; tells to when.
-fn put_off(
-    place: &Place,
-    path: &Path,
-    found: &Found,
-    call: &Call<'_>,
-) -> Result<Option<SystemTime>, Fault> {
+fn put_off(place: &Place, found: &Found, call: &Call<'_>) -> Result<Option<SystemTime>, Fault> {
     let unwritten = || failed("a deadline could not be written");
-    let nonce = &found.lead.nonce;
-    let file = OpenOptions::new().read(true).write(true).open(path);
-    let file = file.map_err(unwritten())?;
+    let (medium, path, nonce) = (&place.medium, &found.path, &found.lead.nonce);
+    let Some(file) = medium.open(path, true).map_err(unwritten())? else {
+        return Ok(None);
+    };
     let mut first = [0; SECTOR_LEN_BYTES];
-    file.read_exact_at(&mut first, 0).map_err(unread())?;
+    let read = medium.read_at(&file, path, &mut first, 0);
+    read.map_err(unread())?;
     if Lead::of_sector(&first)?.nonce != *nonce {
         return Ok(None);
     }
     lock(&file, call.deadline)?;
     let mut metadata = found.metadata.clone();
-    metadata.time_expires = read_deadline(&file, nonce)?;
+    metadata.time_expires = read_deadline(medium, &file, path, nonce)?;
     let Some(later) = metadata.deadline_after_access(place.config.clock.now()) else {
         // Another access was faster, or the deadline has come.
         return Ok(metadata.time_expires);
     };
     let sector = deadline_sector(nonce, Some(later))?;
-    let written = place.medium.write_at(&file, path, &sector, DEADLINE_AT);
+    let written = medium.write_at(&file, path, &sector, DEADLINE_AT);
     written.map_err(unwritten())?;
-    let synced = place.medium.sync_data(&file, path);
+    let synced = medium.sync_data(&file, path);
     synced.map_err(unwritten())?;
     Ok(Some(later))
 }
@@ -208,13 +217,13 @@ pub(super) fn remove_dead(
     };
     lock(&shard.dir, call.deadline)?;
     let path = shard.path.join(&name.file);
-    let Some(mut found) = open(&path, call)? else {
+    let Some(mut found) = open(&place.medium, path, call)? else {
         return Ok(false);
     };
     if found.lead.nonce != *nonce || !found.is_dead(place, call)? {
         return Ok(false);
     }
-    let removed = place.medium.remove(&path);
+    let removed = place.medium.remove(&found.path);
     removed.map_err(failed("a dead object could not be removed"))
 }
 
@@ -236,7 +245,7 @@ pub(super) fn sweep(place: &Arc<Place>, shard: u8, call: &Call<'_>) -> Result<u6
             break;
         }
         // A damaged one is told to those who ask for it. It may be of use yet, so it stays.
-        let Ok(Some(mut found)) = open(&entry.path(), call) else {
+        let Ok(Some(mut found)) = open(&place.medium, entry.path(), call) else {
             continue;
         };
         if found.is_dead(place, call)? {
@@ -251,6 +260,7 @@ pub(super) fn sweep(place: &Arc<Place>, shard: u8, call: &Call<'_>) -> Result<u6
 /// A payload that is being read.
 pub(super) struct Body {
     place: Arc<Place>,
+    path: PathBuf,
     file: File,
     lead: Lead,
     next_unit: u64,
@@ -267,7 +277,9 @@ impl Body {
         let len = file_len.saturating_sub(at).min(BATCH_UNITS * unit_len);
         let len = usize::try_from(len).unwrap_or(UNIT_LEN_BYTES);
         let mut units = vec![0; len];
-        self.file.read_exact_at(&mut units, at).map_err(unread())?;
+        let medium = &self.place.medium;
+        let read = medium.read_at(&self.file, &self.path, &mut units, at);
+        read.map_err(unread())?;
         let units = Bytes::from(units);
         for from in (0..len).step_by(UNIT_LEN_BYTES) {
             let unit = units.slice(from..len.min(from + UNIT_LEN_BYTES));
@@ -284,15 +296,29 @@ impl Body {
     }
 
     pub(super) fn into_stream(self) -> PayloadStream {
-        stream::try_unfold(self, |mut body| async move {
-            if body.ready.is_empty() && body.next_unit < body.lead.units() {
-                let threads = body.place.threads.clone();
-                let read = move |_: &Call<'_>| body.read().map(|()| body);
-                body = threads.look(read).await?;
-            }
+        stream::try_unfold(self.on(), |reader| async move {
+            let mut body = match reader {
+                Reader::Here(body) => body,
+                Reader::Away(answered) => answered.await.unwrap_or_else(|_ended| Err(lost()))?,
+            };
             let piece = body.ready.pop_front();
-            Ok(piece.map(|piece| (piece, body)))
+            Ok(piece.map(|piece| (piece, body.on())))
         })
         .boxed()
     }
+
+    /// Goes on reading before anybody asks, as soon as nothing is ready.
+    fn on(mut self) -> Reader {
+        if !self.ready.is_empty() || self.next_unit == self.lead.units() {
+            return Reader::Here(self);
+        }
+        let threads = self.place.threads.clone();
+        Reader::Away(threads.ahead(move || self.read().map(|()| self)))
+    }
+}
+
+/// A payload that waits to be asked for, or is being read.
+enum Reader {
+    Here(Body),
+    Away(oneshot::Receiver<Result<Body, Fault>>),
 }

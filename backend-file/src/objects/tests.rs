@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::plain::Step;
 
+mod faults;
+
 fn id(key: &str) -> ObjectId {
     ObjectId::new(ObjectContext::new("test", Vec::new()), key)
 }

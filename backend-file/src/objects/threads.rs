@@ -158,6 +158,23 @@ impl Threads {
         answered.await.ok()
     }
 
+    /// Begins `work` before anybody waits for it; it does not run if the answer is dropped before it is taken up.
+    pub(crate) fn ahead<R, F>(&self, work: F) -> oneshot::Receiver<Result<R, Fault>>
+    where
+        F: FnOnce() -> Result<R, Fault> + Send + 'static,
+        R: Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job = move || {
+            if !answer.is_closed() {
+                drop(answer.send(work()));
+            }
+        };
+        // Where no thread can be started, the answer is lost with the job, which whoever waits for it sees.
+        drop(self.push(Box::new(job)));
+        answered
+    }
+
     /// Runs `work`, for which nobody waits: at once on one of the threads, else as soon as one of them is free.
     pub(crate) fn clear_away(&self, work: impl FnOnce() + Send + 'static) {
         if IS_OURS.get() {
