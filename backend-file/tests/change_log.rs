@@ -228,6 +228,22 @@ async fn a_newer_version_is_refused() {
 }
 
 #[tokio::test]
+async fn a_file_as_version_1_was_published_is_read_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    fs::write(&path, include_bytes!("golden/change-log-v1.bin")).unwrap();
+    let log = open(&path).await;
+    assert_eq!(
+        log.changes(writer(1)).await.unwrap(),
+        [change(1, Step::Remove)]
+    );
+    let now = SystemTime::UNIX_EPOCH + SECOND * 1_000;
+    assert_eq!(log.claim(writer(2), now, 9).await.unwrap(), []);
+    let claimed = log.claim(writer(2), now + SECOND, 9).await.unwrap();
+    assert_eq!(claimed, [change(1, Step::Remove)]);
+}
+
+#[tokio::test]
 async fn a_torn_tail_is_dropped_and_a_changed_byte_is_not() {
     let (folder, log) = opened().await;
     let path = folder.path().join("log");
@@ -298,6 +314,36 @@ async fn a_call_that_cannot_get_the_lock_ends_in_time() {
     refused(log.changes(writer(1)).await, ErrorKind::Timeout);
     drop(held);
     assert_eq!(log.changes(writer(1)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_lock_that_was_cleared_away_or_a_log_that_was_is_noticed() {
+    let (folder, log) = opened().await;
+    let path = folder.path().join("log");
+    log.record(writer(1), &change(1, Step::Upload))
+        .await
+        .unwrap();
+    fs::remove_file(folder.path().join("log.lock")).unwrap();
+    let other = open(&path).await;
+    let held = File::open(folder.path().join("log.lock")).unwrap();
+    held.lock().unwrap();
+    let second = change(2, Step::Upload);
+    let theirs = log.record(writer(1), &second);
+    let waits = tokio::time::timeout(Duration::from_millis(100), theirs).await;
+    assert!(
+        waits.is_err(),
+        "it must not use the lock that nobody else sees"
+    );
+    drop(held);
+    other
+        .record(writer(1), &change(3, Step::Upload))
+        .await
+        .unwrap();
+    assert!(log.changes(writer(1)).await.unwrap().len() >= 2);
+
+    fs::remove_file(&path).unwrap();
+    let gone = log.record(writer(1), &change(4, Step::Upload)).await;
+    refused(gone, ErrorKind::Corrupt);
 }
 
 #[tokio::test]

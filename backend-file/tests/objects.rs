@@ -205,6 +205,43 @@ async fn an_object_of_a_newer_version_is_refused_and_not_called_damaged() {
 }
 
 #[tokio::test]
+async fn a_file_as_version_1_was_published_is_read_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(TestClock::new());
+    let theirs = Arc::clone(&clock) as Arc<dyn Clock>;
+    let handle = FileBackend::open(config(&folder).with_clock(theirs)).await;
+    let handle = handle.unwrap();
+    let id: ObjectId = "test;org=a%2Fb/object".parse().unwrap();
+    handle
+        .put_object(&id, &Metadata::new(), pieces(b"another"))
+        .await
+        .unwrap();
+    let golden = include_bytes!("golden/object-v1.bin");
+    fs::write(&objects(&folder)[0], golden).unwrap();
+    let (metadata, payload) = handle.get_object(&id).await.unwrap().unwrap();
+    let expires = clock.now() + Duration::from_secs(1_000);
+    assert_eq!(metadata.time_expires, Some(expires));
+    assert_eq!(metadata.custom["k"], "v");
+    let payload: Vec<_> = payload.try_collect().await.unwrap();
+    assert_eq!(payload.concat(), b"payload");
+    // The name of the file is part of the format too.
+    let path = folder.path().join("place/objects");
+    assert_eq!(objects(&folder), [path.join("b8/test;org=a%2Fb~object")]);
+    let long: ObjectId = format!("test/{}", "k".repeat(300)).parse().unwrap();
+    handle.delete_object(&id).await.unwrap();
+    handle
+        .put_object(&long, &Metadata::new(), pieces(b""))
+        .await
+        .unwrap();
+    assert_eq!(
+        objects(&folder),
+        [path.join("f5/+c9a3c57a40b8170de9da9f7091d9acb69bef90e44e4616e4d9bf066b8d0275b0")]
+    );
+    let mark = fs::read(folder.path().join("place/LARDER-OBJECTS")).unwrap();
+    assert_eq!(mark[..12], *b"LARDEROF\x01\0\0\0");
+}
+
+#[tokio::test]
 async fn each_changed_byte_of_a_small_object_is_found() {
     let (folder, handle) = place().await;
     let mut metadata =

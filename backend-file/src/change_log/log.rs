@@ -28,6 +28,9 @@ const COMPACT_GROWTH: u64 = 4;
 /// How many entries are in a frame of a file that is written anew.
 const ENTRIES_PER_FRAME: usize = 256;
 
+/// Behind the name of the log, the name of its lock.
+const LOCK: &str = ".lock";
+
 const SECTOR: u64 = SECTOR_LEN_BYTES as u64;
 
 /// The log as one handle knows it.
@@ -122,14 +125,9 @@ impl Log {
         })?;
         // Before a lock is laid beside what may be anything.
         refuse_foreign(&path)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let lock_file = options
-            .open(beside(&path, ".lock"))
-            .map_err(failed("the lock of the change log could not be opened"))?;
         let mut log = Self {
+            lock_file: open_lock(&path)?,
             path,
-            lock_file,
             medium,
             opened: None,
             is_doubtful: false,
@@ -149,6 +147,11 @@ impl Log {
         work: impl FnOnce(&mut Self) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
         lock(&self.lock_file, call.deadline)?;
+        // Somebody may have cleared it away as useless, and others lock the one that was made since.
+        while !is_at(&self.lock_file, &beside(&self.path, LOCK))? {
+            self.lock_file = open_lock(&self.path)?;
+            lock(&self.lock_file, call.deadline)?;
+        }
         let result = work(self);
         drop(self.lock_file.unlock());
         result
@@ -197,8 +200,13 @@ impl Log {
             return Ok(opened);
         }
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).open(&self.path);
-        let file = file.map_err(unread())?;
+        let file = match options.read(true).write(true).open(&self.path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(corrupt("the change log is gone from its place"));
+            }
+            Err(e) => return Err(unread()(e)),
+        };
         let head = read_head(&file)?;
         let mut opened = Opened {
             file,
@@ -353,14 +361,19 @@ fn refuse_foreign(path: &Path) -> Result<(), Fault> {
     }
 }
 
+fn open_lock(path: &Path) -> Result<File, Fault> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let opened = options.open(beside(path, LOCK));
+    opened.map_err(failed("the lock of the change log could not be opened"))
+}
+
 /// Whether the open file is still the one of that name.
 fn is_at(file: &File, path: &Path) -> Result<bool, Fault> {
     let mine = file.metadata().map_err(unread())?;
     match fs::metadata(path) {
         Ok(there) => Ok((mine.dev(), mine.ino()) == (there.dev(), there.ino())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Err(corrupt("the change log is gone from its place"))
-        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(unread()(e)),
     }
 }
@@ -375,4 +388,42 @@ fn frame_of(head: &Head, frame: u64, place: u64, entries: &[Entry]) -> Result<Ve
 
 fn sectors(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len() / SECTOR_LEN_BYTES).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use larder_traits::{Change, ChangeId, ObjectContext, ObjectId, Step, WriterId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_today_is_what_version_1_was_published_as() {
+        let writer = WriterId::from_bytes([1; 16]);
+        let object = |key: &str| {
+            let context = ObjectContext::new("test", Vec::new());
+            ObjectId::new(context, format!("{key} 1"))
+        };
+        let mut id = [0; 16];
+        id[15] = 1;
+        let id = ChangeId::from_bytes(id);
+        let mut change = Change::new(id, object("object"), Step::Remove);
+        change.created = Some(object("created"));
+        change.replaced = Some(object("replaced"));
+        let until = SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_500);
+        let mut state = State::default();
+        state.apply(Entry::Record(writer, change));
+        state.apply(Entry::Renew(writer, until.into()));
+        let head = Head {
+            nonce: [3; 16],
+            first_frame: 7,
+        };
+        let mut bytes = snapshot(&head, &state).unwrap();
+        let entries = [Entry::Complete(ChangeId::from_bytes([9; 16]))];
+        let place = sectors(&bytes);
+        bytes.extend(frame_of(&head, 8, place, &entries).unwrap());
+        let golden = include_bytes!("../../tests/golden/change-log-v1.bin");
+        assert!(bytes == golden, "the format has changed");
+    }
 }

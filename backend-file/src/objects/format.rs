@@ -280,3 +280,69 @@ pub(super) fn as_u64(len: usize) -> u64 {
 fn as_usize(len: u32) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_traits::{Classify, Compression, ExpirationPolicy};
+
+    use super::*;
+
+    const NONCE: Nonce = [5; 16];
+
+    fn metadata() -> Metadata {
+        let idle = ExpirationPolicy::TimeToIdle(Duration::from_secs(1_000));
+        let mut metadata = Metadata::with_policy(idle);
+        let at = |millis| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+        metadata.time_created = at(1_767_225_600_000);
+        metadata.time_expires = at(1_767_226_600_000);
+        metadata.content_type = Some("text/plain".to_owned());
+        metadata.compression = Some(Compression::Zstd);
+        metadata.size = Some(7);
+        metadata.custom.insert("k".to_owned(), "v".to_owned());
+        metadata
+    }
+
+    #[test]
+    fn what_is_written_today_is_what_version_1_was_published_as() {
+        let id = "test;org=a%2Fb/object";
+        let room = room(id, codec::encode(&metadata()).unwrap().len());
+        let mut bytes = head(NONCE, id, &metadata(), 7, room).unwrap();
+        let mut unit = b"payload".to_vec();
+        unit.extend(NO_SUM);
+        seal(&NONCE, 0, &mut unit);
+        bytes.extend(unit);
+        let golden = include_bytes!("../../tests/golden/object-v1.bin");
+        assert!(bytes == golden, "the format has changed");
+        let lead = Lead::of_sector(bytes.first_chunk().unwrap()).unwrap();
+        assert_eq!(lead.file_len(), Some(as_u64(bytes.len())));
+        let (found, decoded) = lead.body(&bytes[..room]).unwrap();
+        assert_eq!((found, decoded), (id.as_bytes(), metadata()));
+    }
+
+    #[test]
+    fn lengths_at_the_edges_of_units_add_up() {
+        let unit = as_u64(UNIT_PAYLOAD_LEN_BYTES);
+        for (payload_len, units) in [(0, 0), (1, 1), (unit, 1), (unit + 1, 2), (unit * 3, 3)] {
+            let head = head(NONCE, "a/b", &metadata(), payload_len, PAGE_LEN_BYTES).unwrap();
+            let lead = Lead::of_sector(head.first_chunk().unwrap()).unwrap();
+            assert_eq!(lead.units(), units);
+            let expected = as_u64(PAGE_LEN_BYTES) + payload_len + units * 16;
+            assert_eq!(lead.file_len(), Some(expected));
+        }
+        let endless = head(NONCE, "a/b", &metadata(), u64::MAX - 9, PAGE_LEN_BYTES).unwrap();
+        let e = Lead::of_sector(endless.first_chunk().unwrap()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_unit_passes_in_its_own_place_and_file_only() {
+        let mut unit = b"payload".to_vec();
+        unit.extend(NO_SUM);
+        seal(&NONCE, 3, &mut unit);
+        assert_eq!(proven(&NONCE, 3, &unit).unwrap(), 7);
+        assert!(proven(&NONCE, 4, &unit).is_err());
+        assert!(proven(&[6; 16], 3, &unit).is_err());
+        assert!(proven(&NONCE, 3, &unit[1..]).is_err());
+        assert!(proven(&NONCE, 3, &unit[..5]).is_err());
+    }
+}

@@ -168,7 +168,7 @@ impl Found {
         Body {
             place: Arc::clone(place),
             path: self.path,
-            file: self.file,
+            file: Some(self.file),
             lead: self.lead,
             next_unit: 0,
             ready: VecDeque::new(),
@@ -261,7 +261,8 @@ pub(super) fn sweep(place: &Arc<Place>, shard: u8, call: &Call<'_>) -> Result<u6
 pub(super) struct Body {
     place: Arc<Place>,
     path: PathBuf,
-    file: File,
+    /// Closed as soon as all is read.
+    file: Option<File>,
     lead: Lead,
     next_unit: u64,
     /// What was read and proven, and not asked for yet.
@@ -277,15 +278,20 @@ impl Body {
         let len = file_len.saturating_sub(at).min(BATCH_UNITS * unit_len);
         let len = usize::try_from(len).unwrap_or(UNIT_LEN_BYTES);
         let mut units = vec![0; len];
-        let medium = &self.place.medium;
-        let read = medium.read_at(&self.file, &self.path, &mut units, at);
-        read.map_err(unread())?;
+        if let Some(file) = &self.file {
+            let medium = &self.place.medium;
+            let read = medium.read_at(file, &self.path, &mut units, at);
+            read.map_err(unread())?;
+        }
         let units = Bytes::from(units);
         for from in (0..len).step_by(UNIT_LEN_BYTES) {
             let unit = units.slice(from..len.min(from + UNIT_LEN_BYTES));
             let payload = proven(&self.lead.nonce, self.next_unit, &unit)?;
             self.ready.push_back(unit.slice(..payload));
             self.next_unit += 1;
+        }
+        if self.next_unit == self.lead.units() {
+            self.file = None;
         }
         Ok(())
     }
@@ -314,6 +320,15 @@ impl Body {
         }
         let threads = self.place.threads.clone();
         Reader::Away(threads.ahead(move || self.read().map(|()| self)))
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // Where the object was removed meanwhile, closing its file gives its room back, which takes time.
+        if let Some(file) = self.file.take() {
+            self.place.threads.clear_away(move || drop(file));
+        }
     }
 }
 

@@ -231,7 +231,7 @@ impl Threads {
         }
         state.threads += 1;
         let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name("larder-objects".to_owned());
+        let thread = thread::Builder::new().name("larder-files".to_owned());
         let Err(e) = thread.spawn(move || Worker(shared).run()) else {
             return Ok(());
         };
