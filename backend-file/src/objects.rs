@@ -175,6 +175,7 @@ impl Backend for FileBackend {
             }
             Ok(Some((metadata, body)))
         };
+        self.place.threads.undisturbed().await;
         let found = self.place.threads.look(get).await?;
         Ok(found.map(|(metadata, body)| (metadata, body.into_stream())))
     }
@@ -185,6 +186,7 @@ impl Backend for FileBackend {
             let found = get::access(&place, &id, call)?;
             Ok(found.map(|found| found.metadata))
         };
+        self.place.threads.undisturbed().await;
         Ok(self.place.threads.look(get).await?)
     }
 

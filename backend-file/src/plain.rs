@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use larder_traits::{ErrorKind, Fault};
 
+use crate::objects::threads::Call;
+
 /// The part of a medium that is written as a whole or not at all when the power fails.
 pub(crate) const SECTOR_LEN_BYTES: usize = 512;
 
@@ -202,6 +204,11 @@ pub(crate) fn waited() -> Fault {
     Fault::not_applied(ErrorKind::Timeout, message)
 }
 
+/// Nobody is there to hear this: the call was dropped.
+pub(crate) fn gone() -> Fault {
+    Fault::not_applied(ErrorKind::Closed, "the call was dropped")
+}
+
 /// A thread ended that should not have, and took the answer with it.
 pub(crate) fn lost() -> Fault {
     Fault::not_applied(ErrorKind::Internal, "a thread of the handle ended")
@@ -211,7 +218,7 @@ pub(crate) fn lost() -> Fault {
 /// is free again when the file is closed, however that comes about.
 ///
 /// The locks of these modules are held for moments, so waiting is asking again; the kernel's own wait knows no deadline.
-pub(crate) fn lock(file: &File, deadline: Instant) -> Result<(), Fault> {
+pub(crate) fn lock(file: &File, call: &Call<'_>) -> Result<(), Fault> {
     let mut pause = Duration::from_micros(20);
     loop {
         match file.try_lock() {
@@ -219,8 +226,11 @@ pub(crate) fn lock(file: &File, deadline: Instant) -> Result<(), Fault> {
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(e)) => return Err(failed("a lock could not be taken")(e)),
         }
-        if deadline <= Instant::now() {
+        if call.deadline <= Instant::now() {
             return Err(waited());
+        }
+        if call.is_gone() {
+            return Err(gone());
         }
         thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);

@@ -305,7 +305,7 @@ async fn a_torn_tail_is_dropped_and_a_changed_byte_is_not() {
 async fn a_call_that_cannot_get_the_lock_ends_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    let config = ChangeLogConfig::new(&path).with_wait(Duration::from_millis(50));
+    let config = ChangeLogConfig::new(&path).with_wait(Duration::from_secs(1));
     let log = FileChangeLog::open(config).await.unwrap();
     let held = File::open(folder.path().join("log.lock")).unwrap();
     held.lock().unwrap();

@@ -569,10 +569,10 @@ async fn dead_objects_are_cleared_away_when_asked_for_and_by_a_sweep() {
 
 #[tokio::test]
 async fn a_call_that_cannot_get_the_lock_ends_in_time() {
-    let (folder, _handle) = place().await;
-    let short = config(&folder).with_wait(Duration::from_millis(50));
+    let (folder, patient) = place().await;
+    put(&patient, "a", b"old").await;
+    let short = config(&folder).with_wait(Duration::from_secs(1));
     let handle = FileBackend::open(short).await.unwrap();
-    put(&handle, "a", b"old").await;
     let shard = objects(&folder)[0].parent().unwrap().to_owned();
     let held = File::open(shard).unwrap();
     held.lock().unwrap();
@@ -586,7 +586,8 @@ async fn a_call_that_cannot_get_the_lock_ends_in_time() {
         "a read needs no lock"
     );
     drop(held);
-    put(&handle, "a", b"new").await;
+    put(&patient, "a", b"new").await;
+    handle.join().await;
     assert_eq!(on_their_way(&folder), [] as [PathBuf; 0]);
 }
 

@@ -146,11 +146,11 @@ impl Log {
         call: &Call<'_>,
         work: impl FnOnce(&mut Self) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
-        lock(&self.lock_file, call.deadline)?;
+        lock(&self.lock_file, call)?;
         // Somebody may have cleared it away as useless, and others lock the one that was made since.
         while !is_at(&self.lock_file, &beside(&self.path, LOCK))? {
             self.lock_file = open_lock(&self.path)?;
-            lock(&self.lock_file, call.deadline)?;
+            lock(&self.lock_file, call)?;
         }
         let result = work(self);
         drop(self.lock_file.unlock());

@@ -77,7 +77,7 @@ pub(super) fn open(
         Ok(at) => at,
         // Somebody may be writing it at this moment.
         Err(_damaged) => {
-            lock(&file, call.deadline)?;
+            lock(&file, call)?;
             let at = read_deadline(medium, &file, &path, &lead.nonce)?;
             drop(file.unlock());
             at
@@ -155,7 +155,7 @@ impl Found {
             return Ok(true);
         }
         // An access that began before the deadline may be about to put it off.
-        lock(&self.file, call.deadline)?;
+        lock(&self.file, call)?;
         self.metadata.time_expires =
             read_deadline(&place.medium, &self.file, &self.path, &self.lead.nonce)?;
         let is_dead = self.metadata.is_expired(place.config.clock.now());
@@ -189,7 +189,7 @@ fn put_off(place: &Place, found: &Found, call: &Call<'_>) -> Result<Option<Syste
     if Lead::of_sector(&first)?.nonce != *nonce {
         return Ok(None);
     }
-    lock(&file, call.deadline)?;
+    lock(&file, call)?;
     let mut metadata = found.metadata.clone();
     metadata.time_expires = read_deadline(medium, &file, path, nonce)?;
     let Some(later) = metadata.deadline_after_access(place.config.clock.now()) else {
@@ -215,7 +215,7 @@ pub(super) fn remove_dead(
     let Some(shard) = place.shard(name.shard)? else {
         return Ok(false);
     };
-    lock(&shard.dir, call.deadline)?;
+    lock(&shard.dir, call)?;
     let path = shard.path.join(&name.file);
     let Some(mut found) = open(&place.medium, path, call)? else {
         return Ok(false);

@@ -340,7 +340,7 @@ impl Place {
                 path,
                 has_arrived: false,
             };
-            lock(&file, call.deadline)?;
+            lock(&file, call)?;
             // Somebody who clears up may have come between, and taken it for left behind.
             if fs::symlink_metadata(&temp.path).is_ok() {
                 temp.file = Some(file);

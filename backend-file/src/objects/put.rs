@@ -10,8 +10,10 @@
 //!
 //! What is declared is [`LateLanding::Fenced`](larder_traits::LateLanding::Fenced), for this reason (C-6). With the lock
 //! in hand, and before the move or the removal, a call asks whether its future is still there. If it is not, nothing
-//! happens. If it is, whatever comes later needs the same lock and so comes after, on this handle, on another or in
-//! another process.
+//! happens. If it is, whatever comes later and changes the object needs the same lock and so comes after, on this
+//! handle, on another or in another process. A read that is made later on this handle or its clones waits until the
+//! call has come to its end. A read through another handle may fall into the moment between that question and the move,
+//! and still see the state before it.
 
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ use super::format::{
 use super::name::Name;
 use super::place::{Place, Temp};
 use super::threads::Call;
-use crate::plain::{failed, kind_of, lock, unique};
+use crate::plain::{failed, gone, kind_of, lock, unique};
 
 /// How many units are gathered before they are written.
 const BATCH_UNITS: usize = 4;
@@ -147,7 +149,7 @@ impl Upload {
         temp.sync().map_err(unwritten())?;
         let name = Name::of(&self.id);
         let shard = place.durable_shard(name.shard)?;
-        lock(&shard.dir, call.deadline)?;
+        lock(&shard.dir, call)?;
         place.check_writable()?;
         if call.is_gone() {
             return Err(gone());
@@ -177,7 +179,7 @@ pub(super) fn delete(place: &Place, id: &str, call: &Call<'_>) -> Result<(), Fau
     let Some(shard) = place.shard(name.shard)? else {
         return Ok(());
     };
-    lock(&shard.dir, call.deadline)?;
+    lock(&shard.dir, call)?;
     place.check_writable()?;
     if call.is_gone() {
         return Err(gone());
@@ -191,11 +193,6 @@ pub(super) fn delete(place: &Place, id: &str, call: &Call<'_>) -> Result<(), Fau
     drop(shard.dir.unlock());
     // Also where it was gone already: whoever removed it may not have lived to make that durable.
     place.sync(&shard)
-}
-
-/// Nobody is there to hear this.
-fn gone() -> Fault {
-    Fault::not_applied(ErrorKind::Closed, "the call was dropped")
 }
 
 const _: () = assert!(format::UNIT_LEN_BYTES > format::NO_SUM.len());

@@ -82,6 +82,8 @@ struct State {
     last_ticket: u64,
     /// The tickets of jobs that have not ended.
     under_way: BTreeSet<u64>,
+    /// Those among them that change something, and whose calls were dropped.
+    abandoned: BTreeSet<u64>,
     threads: usize,
     idle: usize,
     closed: bool,
@@ -106,13 +108,14 @@ impl Threads {
         Self { shared, _open }
     }
 
-    /// Runs `work` on one of the threads. If the call is dropped before it is taken up, it does not run at all.
+    /// Runs `work`, which changes something, on one of the threads. If the call is dropped before it is taken up, it
+    /// does not run at all; if it is dropped later, [`undisturbed`](Self::undisturbed) waits for it to end.
     pub(crate) async fn run<R, F>(&self, work: F) -> Result<R, Fault>
     where
         F: FnOnce(&Call<'_>) -> Result<R, Fault> + Send + 'static,
         R: Send + 'static,
     {
-        let answer = self.answer(work).await;
+        let answer = self.answer(work, true).await;
         answer.unwrap_or_else(|| Err(lost().now_unknown()))
     }
 
@@ -122,12 +125,12 @@ impl Threads {
         F: FnOnce(&Call<'_>) -> Result<R, Fault> + Send + 'static,
         R: Send + 'static,
     {
-        let answer = self.answer(work).await;
+        let answer = self.answer(work, false).await;
         answer.unwrap_or_else(|| Err(lost()))
     }
 
     /// `None` where the answer is lost.
-    async fn answer<R, F>(&self, work: F) -> Option<Result<R, Fault>>
+    async fn answer<R, F>(&self, work: F, is_change: bool) -> Option<Result<R, Fault>>
     where
         F: FnOnce(&Call<'_>) -> Result<R, Fault> + Send + 'static,
         R: Send + 'static,
@@ -152,10 +155,17 @@ impl Threads {
             drop(permit);
             drop(answer.send(result));
         };
-        if let Err((fault, _dropped)) = self.push(Box::new(job)) {
-            return Some(Err(fault));
-        }
-        answered.await.ok()
+        let ticket = match self.push(Box::new(job)) {
+            Ok(ticket) => ticket,
+            Err((fault, _dropped)) => return Some(Err(fault)),
+        };
+        let mut on_drop = Abandon {
+            shared: &self.shared,
+            ticket: is_change.then_some(ticket),
+        };
+        let answer = answered.await.ok();
+        on_drop.ticket = None;
+        answer
     }
 
     /// Begins `work` before anybody waits for it; it does not run if the answer is dropped before it is taken up.
@@ -192,11 +202,24 @@ impl Threads {
 
     /// Waits until all that was begun before has ended.
     pub(crate) async fn settled(&self) {
-        let mut ended = self.shared.ended.subscribe();
         let last = self.shared.lock().last_ticket;
+        self.ended(last, |state| &state.under_way).await;
+    }
+
+    /// Waits until no call that was dropped before changes anything any more.
+    pub(crate) async fn undisturbed(&self) {
+        let last = self.shared.lock().abandoned.last().copied();
+        if let Some(last) = last {
+            self.ended(last, |state| &state.abandoned).await;
+        }
+    }
+
+    /// Waits until none of these jobs up to the `last` one runs or is to run.
+    async fn ended(&self, last: u64, jobs: fn(&State) -> &BTreeSet<u64>) {
+        let mut ended = self.shared.ended.subscribe();
         loop {
             ended.mark_unchanged();
-            let first = self.shared.lock().under_way.first().copied();
+            let first = jobs(&self.shared.lock()).first().copied();
             if first.is_none_or(|first| first > last) || ended.changed().await.is_err() {
                 return;
             }
@@ -218,7 +241,7 @@ impl Threads {
     }
 
     /// Queues a job, and starts a thread for it if all of them are busy and there may be more.
-    fn push(&self, job: Job) -> Result<(), (Fault, Job)> {
+    fn push(&self, job: Job) -> Result<u64, (Fault, Job)> {
         let mut state = self.shared.lock();
         state.last_ticket += 1;
         let ticket = state.last_ticket;
@@ -227,21 +250,21 @@ impl Threads {
         if state.jobs.len() <= state.idle || state.threads == self.shared.threads_max {
             drop(state);
             self.shared.filled.notify_one();
-            return Ok(());
+            return Ok(ticket);
         }
         state.threads += 1;
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name("larder-files".to_owned());
         let Err(e) = thread.spawn(move || Worker(shared).run()) else {
-            return Ok(());
+            return Ok(ticket);
         };
         state.threads -= 1;
         if state.threads > 0 {
-            return Ok(());
+            return Ok(ticket);
         }
         state.under_way.remove(&ticket);
         let Some((_, job)) = state.jobs.pop_back() else {
-            return Ok(());
+            return Ok(ticket);
         };
         drop(state);
         let message = "no thread could be started";
@@ -302,9 +325,38 @@ impl Drop for Worker {
     }
 }
 
+/// Marks the job of a call that is dropped before it was answered.
+struct Abandon<'a> {
+    shared: &'a Shared,
+    ticket: Option<u64>,
+}
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else {
+            return;
+        };
+        let mut state = self.shared.lock();
+        let queued = state.jobs.binary_search_by_key(&ticket, |(it, _)| *it);
+        let withdrawn = queued.ok().and_then(|at| state.jobs.remove(at));
+        if withdrawn.is_some() {
+            state.under_way.remove(&ticket);
+        } else if state.under_way.contains(&ticket) {
+            state.abandoned.insert(ticket);
+        }
+        drop(state);
+        // What it holds may take the lock when it is dropped.
+        drop(withdrawn);
+        self.shared.ended.send_replace(());
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.lock().under_way.remove(&self.1);
+        let mut state = self.0.lock();
+        state.under_way.remove(&self.1);
+        state.abandoned.remove(&self.1);
+        drop(state);
         self.0.ended.send_replace(());
     }
 }
@@ -349,6 +401,38 @@ mod tests {
         threads.settled().await;
         assert_eq!(ran.load(Ordering::SeqCst), 0);
         assert_eq!(threads.run(|_| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_call_was_dropped_is_waited_for_and_a_look_is_not() {
+        let threads = Threads::new(TWO, TWO, Duration::from_secs(5));
+        for is_change in [true, false] {
+            let (open, gate) = mpsc::channel::<()>();
+            let (begun, begins) = oneshot::channel();
+            let work = move |call: &Call<'_>| {
+                drop(begun.send(()));
+                drop(gate.recv());
+                Ok(call.is_gone())
+            };
+            let theirs = threads.clone();
+            let call = tokio::spawn(async move {
+                if is_change {
+                    theirs.run(work).await
+                } else {
+                    theirs.look(work).await
+                }
+            });
+            begins.await.unwrap();
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+            let soon = Duration::from_millis(50);
+            let waits = tokio::time::timeout(soon, threads.undisturbed()).await;
+            assert_eq!(waits.is_err(), is_change);
+            drop(open);
+            threads.undisturbed().await;
+            threads.settled().await;
+        }
+        assert!(threads.shared.lock().abandoned.is_empty());
     }
 
     #[tokio::test]
