@@ -8,6 +8,8 @@
 //! instead of freeing it. So no registered address becomes foreign memory while a ring may still be handed it.
 
 use std::fmt;
+use std::ops::Range;
+use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,32 +18,37 @@ use larder_traits::frame::{AlignedBlobBuf, Frame, FrameHome};
 /// The slot of every frame that is not part of the slab.
 const HEAP: u32 = u32::MAX;
 
+/// The slab is made in pieces of so many frames, as they are asked for: a store that lends out few of them pays for
+/// few.
+const PIECE_FRAMES: u32 = 8;
+
 /// Frames in stock. The last one back is the first one out, while it is still in the processor's caches.
 struct Stock {
     slab: Vec<(u32, Frame)>,
     heap: Vec<Frame>,
+    /// Where the frames of the slab are, by slot.
+    addresses: Vec<usize>,
 }
 
 /// A store's frames.
 pub struct Slab {
     stock: Mutex<Stock>,
     frames: u32,
-    /// Slots below this are registered.
-    registered: AtomicU32,
+    made: AtomicU32,
 }
 
 impl Slab {
-    /// A slab of that many frames, which also keeps as many used heap frames at most.
+    /// A slab of up to that many frames, which also keeps as many used heap frames at most.
+    #[must_use]
     pub fn new(frames: u32) -> Arc<Self> {
-        // Lowest slots on top: they are the ones registered if not all can be.
-        let slab = (0..frames).rev().map(|slot| (slot, Frame::zeroed()));
         Arc::new(Self {
             stock: Mutex::new(Stock {
-                slab: slab.collect(),
+                slab: Vec::new(),
                 heap: Vec::new(),
+                addresses: Vec::new(),
             }),
             frames,
-            registered: AtomicU32::new(0),
+            made: AtomicU32::new(0),
         })
     }
 
@@ -68,39 +75,36 @@ impl Slab {
         self.lease(slot, frame)
     }
 
-    /// Which registered buffer of this store's rings the frame is, if it is one.
+    /// Which buffer of this store's slab it is, if it is one. Disks that have the slab registered take it as the number
+    /// of the registered buffer.
+    #[must_use]
     pub fn registered_slot(self: &Arc<Self>, buf: &AlignedBlobBuf) -> Option<u32> {
-        let registered = self.registered.load(Ordering::Acquire);
-        buf.slot_in(self).filter(|&slot| slot < registered)
+        buf.slot_in(self).filter(|&slot| slot != HEAP)
     }
 
-    /// How many frames the slab has.
+    /// How many frames the slab has at most.
     #[must_use]
     pub fn frames(&self) -> u32 {
         self.frames
     }
 
-    /// Where the frames of the slab are, by slot. Taken while none is lent out, or the list ends at the first gap.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn addresses(&self) -> Vec<libc::iovec> {
-        let stock = self.lock();
-        let mut slab: Vec<_> = stock.slab.iter().collect();
-        slab.sort_unstable_by_key(|(slot, _)| *slot);
-        let in_order = slab
-            .iter()
-            .zip(0..)
-            .take_while(|(frame, slot)| frame.0 == *slot);
-        let address = |frame: &Frame| frame.as_ptr().cast_mut().cast();
-        in_order
-            .map(|((_, frame), _)| libc::iovec {
-                iov_base: address(frame),
-                iov_len: frame.len(),
-            })
-            .collect()
+    /// How many frames of the slab there are so far.
+    #[must_use]
+    pub fn made(&self) -> u32 {
+        self.made.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_registered(&self, registered: u32) {
-        self.registered.store(registered, Ordering::Release);
+    /// Where the frames of these slots are. They stay there as long as the slab lives.
+    pub(crate) fn addresses(&self, slots: Range<u32>) -> Vec<*mut u8> {
+        let [start, end] = [slots.start, slots.end].map(|slot| usize::try_from(slot).ok());
+        let stock = self.lock();
+        let found = start
+            .zip(end)
+            .and_then(|(start, end)| stock.addresses.get(start..end));
+        let found = found.unwrap_or_default().iter();
+        found
+            .map(|&address| ptr::with_exposed_provenance_mut(address))
+            .collect()
     }
 
     fn lease(self: &Arc<Self>, slot: u32, frame: Frame) -> AlignedBlobBuf {
@@ -108,20 +112,33 @@ impl Slab {
         AlignedBlobBuf::leased(frame, slot, home)
     }
 
+    /// A frame that was used before, or a part of the slab that is made now.
     fn pop(&self) -> Option<(u32, Frame)> {
         let mut stock = self.lock();
-        stock
-            .slab
-            .pop()
-            .or_else(|| stock.heap.pop().map(|frame| (HEAP, frame)))
+        if stock.slab.is_empty() {
+            self.make_piece(&mut stock);
+        }
+        let found = stock.slab.pop();
+        found.or_else(|| stock.heap.pop().map(|frame| (HEAP, frame)))
+    }
+
+    fn make_piece(&self, stock: &mut Stock) {
+        let made = self.made();
+        let end = self.frames.min(made.saturating_add(PIECE_FRAMES));
+        for slot in made..end {
+            let mut frame = Frame::zeroed();
+            stock.addresses.push(frame.as_mut_ptr().expose_provenance());
+            stock.slab.push((slot, frame));
+        }
+        self.made.store(end, Ordering::Release);
     }
 
     fn pop_or_heap(&self) -> (u32, Frame) {
         self.pop().unwrap_or_else(|| (HEAP, Frame::zeroed()))
     }
 
-    /// Held for one push or pop. Nothing that happens under it can leave the stock half changed, so a poisoned lock
-    /// means nothing.
+    /// Held for one push or pop, and while a piece of the slab is made. Nothing that happens under it can leave the
+    /// stock half changed, so a poisoned lock means nothing.
     fn lock(&self) -> MutexGuard<'_, Stock> {
         self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +168,77 @@ impl fmt::Debug for Slab {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slab")
             .field("frames", &self.frames)
-            .field("registered", &self.registered)
+            .field("made", &self.made)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slab_is_made_as_needed_and_heap_comes_after_it() {
+        let slab = Slab::new(10);
+        assert_eq!(slab.made(), 0);
+        let one = slab.lease_recycled();
+        assert_eq!(slab.made(), PIECE_FRAMES);
+        let rest: Vec<_> = (0..11).map(|_| slab.lease_recycled()).collect();
+        assert_eq!(slab.made(), 10);
+        let all = || rest.iter().chain([&one]);
+        let mut slots: Vec<_> = all().filter_map(|buf| slab.registered_slot(buf)).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, (0..10).collect::<Vec<_>>());
+        for buf in all() {
+            if let Some(slot) = slab.registered_slot(buf) {
+                let [address] = slab.addresses(slot..slot + 1).try_into().unwrap();
+                assert!(std::ptr::eq(address, buf.as_ptr()));
+            }
+        }
+        assert!(slab.addresses(5..11).is_empty());
+    }
+
+    #[test]
+    fn frames_come_back_to_their_slots_and_are_zeroed_on_request() {
+        let slab = Slab::new(1);
+        let mut buf = slab.lease_recycled();
+        buf.fill(7);
+        assert_eq!(slab.registered_slot(&buf), Some(0));
+        let address = buf.as_ptr();
+        drop(buf);
+        let buf = slab.lease_zeroed();
+        assert_eq!(buf.as_ptr(), address);
+        assert!(buf.iter().all(|&byte| byte == 0));
+        assert_eq!(slab.registered_slot(&buf), Some(0));
+        assert_eq!(Slab::new(1).registered_slot(&buf), None, "of another store");
+    }
+
+    #[test]
+    fn heap_frames_are_kept_up_to_the_bound() {
+        let slab = Slab::new(2);
+        let bufs: Vec<_> = (0..7).map(|_| slab.lease_zeroed()).collect();
+        drop(bufs);
+        let stock = slab.lock();
+        assert_eq!((stock.slab.len(), stock.heap.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_clone_comes_from_the_pool() {
+        let slab = Slab::new(2);
+        let mut buf = slab.lease_zeroed();
+        buf.fill(9);
+        let copies = [buf.clone(), buf.clone()];
+        let slots = copies.each_ref().map(|copy| slab.registered_slot(copy));
+        assert_eq!(slots.iter().flatten().count(), 1);
+        assert!(copies.iter().all(|copy| copy[..] == buf[..]));
+    }
+
+    #[test]
+    fn a_buffer_outlives_its_slab() {
+        let slab = Slab::new(2);
+        let mut buf = slab.lease_zeroed();
+        drop(slab);
+        buf.fill(3);
+        assert!(buf.clone().iter().all(|&byte| byte == 3));
     }
 }

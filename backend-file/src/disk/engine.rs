@@ -1,6 +1,8 @@
 //! Which way of doing I/O a store runs on, and what kept it from a better one.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What a store reads and writes its file with, and why not with something better.
 ///
@@ -16,8 +18,34 @@ use std::fmt;
 pub struct Engine {
     ring: bool,
     direct: bool,
-    registered_frames: u32,
+    registration: Option<Arc<Registration>>,
     shortfalls: Vec<String>,
+}
+
+/// What the kernel has agreed to so far of registering the frames of the pool, which happens as they are lent out.
+#[derive(Debug, Default)]
+pub(super) struct Registration {
+    frames: AtomicU32,
+    refused: OnceLock<String>,
+}
+
+impl Registration {
+    pub(super) fn frames(&self) -> u32 {
+        self.frames.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_frames(&self, frames: u32) {
+        self.frames.store(frames, Ordering::Release);
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.get().is_some()
+    }
+
+    /// No more frames are registered; the first reason stays.
+    pub(super) fn refuse(&self, why: String) {
+        self.refused.get_or_init(|| why);
+    }
 }
 
 impl Engine {
@@ -25,7 +53,7 @@ impl Engine {
         Self {
             ring: false,
             direct: false,
-            registered_frames: 0,
+            registration: None,
             shortfalls: Vec::new(),
         }
     }
@@ -34,9 +62,9 @@ impl Engine {
         self.direct = true;
     }
 
-    pub(super) fn set_ring(&mut self, registered_frames: u32) {
+    pub(super) fn set_ring(&mut self, registration: Arc<Registration>) {
         self.ring = true;
-        self.registered_frames = registered_frames;
+        self.registration = Some(registration);
     }
 
     pub(super) fn add_shortfall(&mut self, shortfall: String) {
@@ -55,16 +83,20 @@ impl Engine {
         self.direct
     }
 
-    /// How many frames of the store's pool are registered with the kernel.
+    /// How many frames of the store's pool are registered with the kernel by now. They are registered when they are
+    /// first lent out.
     #[must_use]
     pub fn registered_frames(&self) -> u32 {
-        self.registered_frames
+        let registration = self.registration.as_ref();
+        registration.map_or(0, |registration| registration.frames())
     }
 
     /// What the machine refused or the configuration turned off, a phrase each with its reason. Empty on the best
     /// engine.
     pub fn shortfalls(&self) -> impl Iterator<Item = &str> {
-        self.shortfalls.iter().map(String::as_str)
+        let registration = self.registration.as_ref();
+        let refused = registration.and_then(|registration| registration.refused.get());
+        self.shortfalls.iter().chain(refused).map(String::as_str)
     }
 }
 
@@ -80,11 +112,13 @@ impl fmt::Display for Engine {
         } else {
             ", page cache"
         })?;
-        if self.registered_frames > 0 {
-            write!(f, ", {} registered frames", self.registered_frames)?;
+        let registered = self.registered_frames();
+        if registered > 0 {
+            write!(f, ", {registered} registered frames")?;
         }
-        if !self.shortfalls.is_empty() {
-            write!(f, " ({})", self.shortfalls.join("; "))?;
+        let shortfalls: Vec<_> = self.shortfalls().collect();
+        if !shortfalls.is_empty() {
+            write!(f, " ({})", shortfalls.join("; "))?;
         }
         Ok(())
     }

@@ -28,6 +28,10 @@ pub struct Positioned {
 
 impl Positioned {
     /// The disk on an open file. An unfinished sector at its end does not count.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell the length of the file.
     pub fn new(file: File, direct: bool) -> io::Result<Self> {
         let len = file.metadata()?.len();
         Ok(Self {

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,9 +18,10 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, Probe, opcode};
+use larder_traits::frame::PAGE_SIZE;
 use rustix::io::Errno;
 
-use super::engine::Engine;
+use super::engine::{Engine, Registration};
 use super::positioned::{Positioned, nothing_written, past_the_end, wide};
 use super::{Disk, Read, Write};
 use crate::pool::Slab;
@@ -32,6 +34,9 @@ const RINGS_MAX: usize = 16;
 
 /// One transfer moves at most this much; a longer one is resumed as if it had been cut short.
 const TRANSFER_LEN_BYTES_MAX: u32 = 1 << 30;
+
+/// The kernel's own bound on registered buffers.
+const REGISTERED_FRAMES_MAX: u32 = 16_384;
 
 /// How long to leave a kernel alone that cannot take a request or a wait now.
 const PAUSE: Duration = Duration::from_micros(100);
@@ -78,6 +83,8 @@ struct Lane<Q> {
     depth: u16,
     /// The number of requests so far; part of their user data, so that no completion is taken for another's.
     serial: u64,
+    /// How many frames were registered when it was last told.
+    frames_seen: u32,
     /// It takes no more requests. Completions of those it took still arrive.
     dead: bool,
     /// It is not used again once this call is over.
@@ -90,6 +97,7 @@ impl<Q: Queue> Lane<Q> {
             queue,
             depth,
             serial: 0,
+            frames_seen: 0,
             dead: false,
             retired: false,
         }
@@ -406,34 +414,69 @@ impl Ring {
     }
 
     /// Whether the kernel knows all that we ask.
-    fn is_able(&self) -> bool {
+    fn is_able(&self) -> io::Result<bool> {
         let mut probe = Probe::new();
+        self.io.submitter().register_probe(&mut probe)?;
         let codes = [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE];
-        self.io.submitter().register_probe(&mut probe).is_ok()
-            && codes.iter().all(|&code| probe.is_supported(code))
+        Ok(codes.iter().all(|&code| probe.is_supported(code)))
     }
 
-    /// Registers the first frames of the slab, as many as the limit on locked memory has room for.
-    #[expect(unsafe_code, reason = "the kernel is given addresses")]
-    fn register(&mut self, slab: &Slab) -> io::Result<()> {
-        let frames = slab.addresses();
-        let mut count = frames.len();
-        loop {
-            if count == 0 {
-                return Ok(());
-            }
-            // SAFETY: the frames stay where they are as long as the slab lives, whose last handle the disk drops after
-            // its rings.
-            let outcome = unsafe { self.io.submitter().register_buffers(&frames[..count]) };
-            match outcome {
-                Ok(()) => break,
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => count /= 2,
-                Err(error) => return Err(error),
-            }
+    /// Adds the frames from the next slot up to `end` to those registered, as many as the limit on locked memory has room
+    /// for.
+    ///
+    /// One frame a call: of several the kernel registers the first ones that fit, tells how many by the result, and that
+    /// is not passed on to us.
+    #[expect(unsafe_code, reason = "the kernel is given an address")]
+    fn register(&mut self, slab: &Slab, end: u32) -> io::Result<()> {
+        for frame in iovecs(slab, self.registered..end) {
+            let submitter = self.io.submitter();
+            // SAFETY: the frame stays where it is as long as the slab lives, whose last handle the disk drops after its
+            // rings.
+            unsafe { submitter.register_buffers_update(self.registered, &[frame], None) }?;
+            self.registered += 1;
         }
-        self.registered = u32::try_from(count).expect("slots are counted in 32 bits");
         Ok(())
     }
+
+    /// Has what `base` has registered.
+    #[expect(unsafe_code, reason = "the kernel is given addresses")]
+    fn share(&mut self, base: &Self, slab: &Slab) -> io::Result<()> {
+        let submitter = self.io.submitter();
+        if self.registered > 0 {
+            submitter.unregister_buffers()?;
+            self.registered = 0;
+        }
+        if submitter
+            .register_buffers_clone(base.io.as_raw_fd())
+            .is_err()
+        {
+            // Before kernel 6.12 each ring has to have its own.
+            let frames = iovecs(slab, 0..base.registered);
+            // SAFETY: as above, and this ring has none of the calls under way that could use them.
+            unsafe { submitter.register_buffers(&frames) }?;
+        }
+        self.registered = base.registered;
+        Ok(())
+    }
+}
+
+/// Closing a ring lets its memory go at some later time; this does it now, for who opens the file again at once.
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.registered > 0 {
+            drop(self.io.submitter().unregister_buffers());
+        }
+    }
+}
+
+fn iovecs(slab: &Slab, slots: Range<u32>) -> Vec<libc::iovec> {
+    let addresses = slab.addresses(slots).into_iter();
+    addresses
+        .map(|address| libc::iovec {
+            iov_base: address.cast(),
+            iov_len: PAGE_SIZE,
+        })
+        .collect()
 }
 
 impl Queue for Ring {
@@ -498,10 +541,11 @@ impl fmt::Debug for Ring {
 #[derive(Debug)]
 pub(super) struct Uring {
     stock: Mutex<Stock>,
-    /// Does no I/O. The frames are registered with it once, and other rings share that registration where the kernel
-    /// can; so they are charged to the limit on locked memory once.
-    base: Ring,
-    _slab: Arc<Slab>,
+    /// Does no I/O. The frames are registered with it, and other rings share that registration where the kernel can; so
+    /// they are charged to the limit on locked memory once.
+    base: Mutex<Ring>,
+    registration: Arc<Registration>,
+    slab: Arc<Slab>,
     plain: Positioned,
 }
 
@@ -519,28 +563,28 @@ impl Uring {
         slab: &Arc<Slab>,
         engine: &mut Engine,
     ) -> Result<Self, (Positioned, String)> {
-        let mut base = match Ring::new(1, plain.file().as_raw_fd()) {
-            Ok(ring) if ring.is_able() => ring,
-            Ok(_) => return Err((plain, "the kernel's lacks operations".to_owned())),
+        let base = Ring::new(1, plain.file().as_raw_fd());
+        let base = match base.and_then(|ring| Ok((ring.is_able()?, ring))) {
+            Ok((true, ring)) => ring,
+            Ok((false, _)) => return Err((plain, "the kernel's lacks operations".to_owned())),
             Err(error) => return Err((plain, refusal(&error))),
         };
-        if let Err(error) = base.register(slab) {
-            engine.add_shortfall(format!("no registered frames: {}", refusal(&error)));
-        } else if base.registered < slab.frames() {
-            let (some, all) = (base.registered, slab.frames());
-            engine.add_shortfall(format!(
-                "{some} of {all} frames registered: the limit on locked memory (RLIMIT_MEMLOCK)"
-            ));
+        let registration = Arc::new(Registration::default());
+        let frames = slab.frames().min(REGISTERED_FRAMES_MAX);
+        if frames == 0 {
+            registration.refuse("no registered frames: turned off".to_owned());
+        } else if let Err(error) = base.io.submitter().register_buffers_sparse(frames) {
+            registration.refuse(format!("no registered frames: {}", refusal(&error)));
         }
-        slab.set_registered(base.registered);
-        engine.set_ring(base.registered);
+        engine.set_ring(Arc::clone(&registration));
         Ok(Self {
             stock: Mutex::new(Stock {
                 idle: Vec::new(),
                 made: 0,
             }),
-            base,
-            _slab: Arc::clone(slab),
+            base: Mutex::new(base),
+            registration,
+            slab: Arc::clone(slab),
             plain,
         })
     }
@@ -562,19 +606,40 @@ impl Uring {
         if loan.lane.is_none() {
             loan.lane = self.new_lane();
         }
-        loan.lane.is_some().then_some(loan)
+        self.catch_up(loan.lane.as_mut()?);
+        Some(loan)
     }
 
     fn new_lane(&self) -> Option<Lane<Ring>> {
-        let mut ring = Ring::new(DEPTH, self.base.file).ok()?;
-        if self.base.registered > 0 {
-            let base = self.base.io.as_raw_fd();
-            if ring.io.submitter().register_buffers_clone(base).is_ok() {
-                ring.registered = self.base.registered;
-            }
-        }
+        let ring = Ring::new(DEPTH, self.plain.file().as_raw_fd()).ok()?;
         let depth = u16::try_from(ring.io.params().sq_entries()).map_or(DEPTH, |n| n.min(DEPTH));
         Some(Lane::new(ring, depth))
+    }
+
+    /// Lets the ring have the frames that were made since it was used last. What cannot be registered works all the
+    /// same.
+    fn catch_up(&self, lane: &mut Lane<Ring>) {
+        let made = self.slab.made().min(REGISTERED_FRAMES_MAX);
+        let known = self.registration.frames();
+        let is_all = known == made || self.registration.is_refused();
+        if lane.frames_seen == known && is_all {
+            return;
+        }
+        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.registration.is_refused()
+            && let Err(error) = base.register(&self.slab, made)
+        {
+            let (some, all) = (base.registered, self.slab.frames());
+            let why = refusal(&error);
+            self.registration
+                .refuse(format!("{some} of {all} frames registered: {why}"));
+        }
+        self.registration.set_frames(base.registered);
+        if lane.frames_seen != base.registered {
+            lane.frames_seen = base.registered;
+            // On failure it has none, and is not asked again before there are more.
+            drop(lane.queue.share(&base, &self.slab));
+        }
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {
