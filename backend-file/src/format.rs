@@ -70,6 +70,13 @@ pub(crate) enum Invalid {
     Version(u32),
 }
 
+/// Whether these bytes are all zeros.
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; SECTOR_LEN_BYTES] = [0; SECTOR_LEN_BYTES];
+    let is_blank = |part: &[u8]| *part == ZEROS[..part.len()];
+    bytes.chunks(SECTOR_LEN_BYTES).all(is_blank)
+}
+
 fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&value);
 }
@@ -110,7 +117,7 @@ fn checksum(header: &[u8], rest: &[u8], seed: u64) -> Digest {
 }
 
 fn check(bytes: &[u8], magic: [u8; 8], sum: Digest) -> Result<(), Invalid> {
-    if bytes[..HEADER_LEN_BYTES].iter().all(|byte| *byte == 0) {
+    if is_blank(&bytes[..HEADER_LEN_BYTES]) {
         return Err(Invalid::Blank);
     }
     if bytes[..8] != magic || get_u128(bytes, CHECKSUM_AT) != sum {
@@ -389,7 +396,7 @@ pub(crate) fn decode_prefix(id: StoreId, sector: &[u8]) -> Sector {
         && get_u32(sector, 4) == prefix_check(id, seq, index)
     {
         Sector::Of { seq, index }
-    } else if sector.iter().all(|byte| *byte == 0) {
+    } else if is_blank(sector) {
         Sector::Blank
     } else {
         Sector::Damaged

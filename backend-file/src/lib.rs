@@ -13,6 +13,8 @@ mod plain;
 pub mod pool;
 mod recovery;
 mod shape;
+#[cfg(test)]
+mod sim;
 mod slots;
 mod stats;
 mod store;

@@ -14,6 +14,7 @@ use larder_traits::frame::Frame;
 use crate::commit::SnapshotError;
 use crate::disk::{Disk, Read, SECTOR_LEN_BYTES, Write};
 use crate::error::{Failure, corrupt};
+use crate::format;
 use crate::format::{
     Blob, Change, FORMAT_VERSION, Header, Invalid, Kind, Root, Sector, StoreId, Superblock,
     chunks_digest, decode_body, decode_chunk, decode_header, decode_prefix, wide,
@@ -131,7 +132,7 @@ fn is_blank(disk: &dyn Disk, end: u64) -> Result<bool, Failure> {
     while at < end {
         let len = usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
         read_one(disk, at, &mut buffer[..len]).map_err(|e| unreadable(&e))?;
-        if buffer[..len].iter().any(|byte| *byte != 0) {
+        if !format::is_blank(&buffer[..len]) {
             return Ok(false);
         }
         at += u64::try_from(len).expect("a frame's length fits 64 bits");

@@ -1,0 +1,136 @@
+//! The disk fails while the store runs: what is told is true, and what was flushed stays.
+
+use larder_conformance::sim_disk::{Fault, Step};
+use larder_traits::{Classify, ErrorKind, Outcome};
+
+use super::{Chance, Model, Op, Run, all, blank_disk, check_crashed, get, guid, is_thorough, put};
+
+#[test]
+fn a_failed_flush_stops_the_store_and_the_next_open_tells_the_truth() {
+    let wanted = if is_thorough() { 10_000 } else { 200 };
+    for seed in 0..wanted {
+        let mut chance = Chance(seed);
+        let mut run = Run::start(blank_disk(), Model::default());
+        for tag in 0..1 + chance.below(12) {
+            assert!(run.step(&Op::Put(vec![(1, 10 + tag), (2 + tag % 3, 50 + tag)])));
+            assert!(run.step(&Op::Flush));
+        }
+        run.step(&Op::Put(vec![(1, 300), (4, 301)]));
+        run.step(&Op::Delete(2));
+        let fault = [Fault::Io, Fault::NoSpace][usize::try_from(chance.below(2)).expect("0 or 1")];
+        run.disk.arm(Step::Any, 1 + chance.below(4), fault);
+        if run.step(&Op::Flush) {
+            // It hit the snapshot, or nothing at all.
+            run.disk.disarm();
+            check_crashed(run.disk.crash(0), &run.model, &|| format!("seed {seed}"));
+            continue;
+        }
+        for again in [run.store().flush(), run.store().flush()] {
+            let again = again.expect_err("a failed flush is not retried into a success");
+            assert_eq!(again.kind, ErrorKind::Unavailable);
+        }
+        let refused = put(run.store(), &[(5, 500)]).expect_err("no work before the next open");
+        assert_eq!(refused.outcome(), Outcome::NotApplied);
+        run.store()
+            .delete(guid(1))
+            .expect_err("no work before the next open");
+        assert_eq!(get(run.store(), 1).ok(), Some(Some(300)), "reads go on");
+        run.disk.disarm();
+
+        // The process ends and starts again; the power does not go before it has seen what is there.
+        run.store = None;
+        let run = Run::start(run.disk.fork(), run.model);
+        // What the disk forgot when its sync failed was written anew, so the loss of power cannot take it back.
+        for left in run.disk.crash_states(4, seed) {
+            check_crashed(left, &run.model, &|| format!("seed {seed}, reopened"));
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_changes_nothing_and_its_slot_is_left_alone() {
+    let mut run = Run::start(blank_disk(), Model::default());
+    run.step(&Op::Put(vec![(1, 10), (2, 20)]));
+    run.step(&Op::Flush);
+    for fault in [Fault::Io, Fault::NoSpace] {
+        for nth in 1..=3 {
+            let given_up = run.store().stats().given_up_slots;
+            run.disk.arm(Step::Write, nth, fault);
+            let failed = put(run.store(), &[(1, 11), (2, 21), (3, 31)]);
+            let failed = failed.expect_err("a write of the batch failed");
+            assert_eq!(failed.outcome(), Outcome::NotApplied);
+            assert_eq!(all(run.store()), run.model.now);
+            assert_eq!(run.store().stats().given_up_slots, given_up + 3);
+        }
+    }
+    run.step(&Op::Put(vec![(1, 12), (3, 32)]));
+    assert!(run.step(&Op::Flush));
+    assert!(run.step(&Op::Reopen));
+    assert_eq!(all(run.store()), run.model.flushed);
+    assert_eq!(run.store().stats().given_up_slots, 0);
+}
+
+#[test]
+fn a_full_disk_is_met_when_growing_and_costs_nothing() {
+    let mut run = Run::start(blank_disk(), Model::default());
+    run.step(&Op::Put(vec![(1, 10)]));
+    run.step(&Op::Flush);
+    run.disk.arm(Step::Grow, 1, Fault::NoSpace);
+    run.disk.arm(Step::Grow, 2, Fault::NoSpace);
+    let big: Vec<_> = (1..20).map(|name| (name, 100 + name)).collect();
+    let full = put(run.store(), &big).expect_err("there is no room");
+    assert_eq!(
+        (full.kind(), full.outcome()),
+        (ErrorKind::NoSpace, Outcome::NotApplied)
+    );
+    assert_eq!(all(run.store()), run.model.now);
+    // With less room than it would like, the store takes what it needs.
+    run.disk.arm(Step::Grow, 1, Fault::NoSpace);
+    assert!(run.step(&Op::Put(big)));
+    assert!(run.step(&Op::Flush));
+    assert_eq!(all(run.store()), run.model.flushed);
+    check_crashed(run.disk.crash(0), &run.model, &|| "a full disk".into());
+}
+
+#[test]
+fn a_disk_that_lies_is_found_out_or_harmless() {
+    let wanted = if is_thorough() { 10_000 } else { 200 };
+    let mut found_out = 0;
+    for seed in 0..wanted {
+        let mut chance = Chance(seed);
+        let mut run = Run::start(blank_disk(), Model::default());
+        let faults = [Fault::BitFlip, Fault::Lost, Fault::Misdirected];
+        let fault = faults[usize::try_from(chance.below(3)).expect("below 3")];
+        run.disk.arm(Step::Write, 1 + chance.below(40), fault);
+        let mut ever: Vec<(u64, u64)> = Vec::new();
+        for tag in 0..12 {
+            let blobs = vec![
+                (chance.below(4), 100 + 2 * tag),
+                (chance.below(4), 101 + 2 * tag),
+            ];
+            ever.extend(&blobs);
+            run.step(&Op::Put(blobs));
+            run.step(&Op::Flush);
+            if chance.below(6) == 0 {
+                run.step(&Op::Reopen);
+            }
+        }
+        run.step(&Op::Reopen);
+        let Some(store) = &run.store else {
+            found_out += 1;
+            continue;
+        };
+        for name in 0..4 {
+            // A whole frame that this very blob once had, or an error.
+            match get(store, name) {
+                Ok(Some(tag)) => assert!(ever.contains(&(name, tag)), "seed {seed}, {fault:?}"),
+                Ok(None) => {}
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Corrupt);
+                    found_out += 1;
+                }
+            }
+        }
+    }
+    assert!(found_out > 0, "no lie was ever found out");
+}
