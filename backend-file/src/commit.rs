@@ -7,7 +7,6 @@
 use std::sync::PoisonError;
 
 use larder_traits::ErrorKind;
-use larder_traits::frame::Frame;
 
 use crate::disk::{SECTOR_LEN_BYTES, Write};
 use crate::error::{Failure, stopped};
@@ -15,6 +14,7 @@ use crate::format::{
     Blob, Change, Digest, Kind, Root, chunk_blobs_max, chunks_digest, encode_chunk,
 };
 use crate::log::{Base, Log};
+use crate::scratch::Scratch;
 use crate::shape::Shape;
 use crate::store::{Group, State, Store};
 
@@ -173,21 +173,22 @@ impl Store {
     ) -> Result<Vec<Digest>, SnapshotError> {
         let mut sums = Vec::with_capacity(slots.len());
         let count = slots.len().min(CHUNKS_AT_ONCE);
-        let mut frames: Vec<Frame> = std::iter::repeat_with(Frame::zeroed).take(count).collect();
+        let frame_len = self.shape.frame_len;
+        let mut frames: Vec<_> = (0..count).map(|_| Scratch::zeroed(frame_len)).collect();
         let per_chunk = chunk_blobs_max(self.shape.frame_len);
         let parts: Vec<_> = blobs.chunks(per_chunk).zip(slots).collect();
         for parts in parts.chunks(CHUNKS_AT_ONCE) {
             for ((part, _), frame) in parts.iter().zip(&mut frames) {
-                let frame = &mut frame[..self.shape.frame_len];
                 sums.push(encode_chunk(self.shape.id, seq, sums.len(), part, frame));
             }
             let mut writes = parts.iter().zip(&frames).map(|((_, slot), frame)| Write {
                 at: self.shape.slot_at(**slot),
-                from: &frame[..self.shape.frame_len],
+                from: frame,
                 registered: None,
             });
-            let written = self.disk.write(&mut writes);
-            written.map_err(|_| SnapshotError::Later)?;
+            if self.disk.write(&mut writes).is_err() {
+                return Err(SnapshotError::Later);
+            }
         }
         Ok(sums)
     }

@@ -12,6 +12,7 @@ mod objects;
 mod plain;
 pub mod pool;
 mod recovery;
+mod scratch;
 mod shape;
 #[cfg(test)]
 mod sim;

@@ -6,11 +6,11 @@
 //! followed by another one a corruption and never a torn tail.
 
 use larder_traits::ErrorKind;
-use larder_traits::frame::Frame;
 
 use crate::disk::{Disk, SECTOR_LEN_BYTES, Write};
 use crate::error::Failure;
 use crate::format::{Change, Digest, Header, Kind, record_sectors};
+use crate::scratch::Scratch;
 use crate::shape::Shape;
 
 /// A snapshot that recovery may start from.
@@ -36,12 +36,12 @@ pub(crate) struct Log {
     pub(crate) bases: [Base; 2],
     pub(crate) newest: usize,
     /// Where records are put together.
-    pub(crate) buffer: Frame,
+    pub(crate) buffer: Scratch,
 }
 
 impl Log {
     /// The log of a new file.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(shape: &Shape) -> Self {
         Self {
             epoch: 1,
             seq: 0,
@@ -50,7 +50,7 @@ impl Log {
             is_marked: true,
             bases: [Base::default(), Base::default()],
             newest: 0,
-            buffer: Frame::zeroed(),
+            buffer: Scratch::zeroed(shape.record_len_max()),
         }
     }
 

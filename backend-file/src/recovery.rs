@@ -9,7 +9,6 @@
 use std::sync::{Arc, PoisonError};
 
 use larder_traits::ErrorKind;
-use larder_traits::frame::Frame;
 
 use crate::commit::SnapshotError;
 use crate::disk::{Disk, Read, SECTOR_LEN_BYTES, Write};
@@ -20,13 +19,17 @@ use crate::format::{
     chunks_digest, decode_body, decode_chunk, decode_header, decode_prefix, wide,
 };
 use crate::log::{Base, Log, pieces};
-use crate::shape::{Plan, Shape, sector_len};
+use crate::scratch::Scratch;
+use crate::shape::{Plan, Shape};
 use crate::slots::Slots;
 use crate::stats::Recovery;
 use crate::store::{State, Store};
 
 /// How much is read or written at once where nothing has to wait for it.
 const RUN: usize = 8;
+
+/// The length of the pieces in which the log is read and zeros are written.
+const PIECE_LEN_BYTES: usize = 512 << 10;
 
 const SUPERBLOCKS: [u64; 2] = [0, 1];
 
@@ -47,8 +50,8 @@ pub(crate) fn open(
                 is_clean: true,
                 ..Recovery::default()
             };
-            let state = State::new(slots);
-            Ok(Store::new(disk, shape, plan, state, Log::new(), recovery))
+            let (state, log) = (State::new(slots), Log::new(&shape));
+            Ok(Store::new(disk, shape, plan, state, log, recovery))
         }
     }
 }
@@ -80,9 +83,8 @@ fn read_shape(disk: &dyn Disk) -> Result<Option<Shape>, Failure> {
             false => Err(no_store()),
         };
     }
-    let mut buffer = Frame::zeroed();
-    let head = &mut buffer[..2 * SECTOR_LEN_BYTES];
-    read_one(disk, 0, head).map_err(|e| unreadable(&e))?;
+    let mut head = Scratch::zeroed(2 * SECTOR_LEN_BYTES);
+    read_one(disk, 0, &mut head).map_err(|e| unreadable(&e))?;
     let mut copies = head.chunks(SECTOR_LEN_BYTES).map(Superblock::decode);
     let copies = SUPERBLOCKS.map(|_| copies.next().unwrap_or(Err(Invalid::Blank)));
     let found = match copies {
@@ -127,7 +129,7 @@ fn other_version(version: u32) -> Failure {
 
 /// Whether the disk is zeros up to there.
 fn is_blank(disk: &dyn Disk, end: u64) -> Result<bool, Failure> {
-    let mut buffer = Frame::zeroed();
+    let mut buffer = Scratch::zeroed(PIECE_LEN_BYTES);
     let mut at = 0;
     while at < end {
         let len = usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
@@ -145,7 +147,7 @@ fn create(disk: &dyn Disk, shape: &Shape) -> Result<(), Failure> {
     let room = disk.grow(shape.slots_at);
     room.map_err(|e| Failure::of(&e, "there is no room for an empty store"))?;
     // Written once, the log costs no more than its own bytes whenever it is written again.
-    let zeros = Frame::zeroed();
+    let zeros = Scratch::zeroed(PIECE_LEN_BYTES);
     let mut at = 0;
     let mut writes = std::iter::from_fn(|| {
         let left = usize::try_from(shape.slots_at - at).unwrap_or(usize::MAX);
@@ -164,12 +166,11 @@ fn create(disk: &dyn Disk, shape: &Shape) -> Result<(), Failure> {
 }
 
 fn write_superblocks(disk: &dyn Disk, shape: &Shape) -> Result<(), Failure> {
-    let mut buffer = Frame::zeroed();
-    let sector = &mut buffer[..SECTOR_LEN_BYTES];
-    shape.superblock().encode(sector);
+    let mut sector = Scratch::zeroed(SECTOR_LEN_BYTES);
+    shape.superblock().encode(&mut sector);
     let mut writes = SUPERBLOCKS.into_iter().map(|copy| Write {
         at: Shape::superblock_at(copy),
-        from: sector,
+        from: &sector,
         registered: None,
     });
     disk.write_and_sync(&mut writes).map_err(|e| unwritable(&e))
@@ -194,17 +195,15 @@ struct Snapshot {
 struct Opening {
     disk: Arc<dyn Disk>,
     shape: Shape,
-    /// The log, in pieces of a frame's length.
-    log: Vec<Frame>,
+    log: Scratch,
     roots: [Result<Root, Invalid>; 2],
     recovery: Recovery,
 }
 
 impl Opening {
     fn new(disk: Arc<dyn Disk>, shape: Shape) -> Result<Self, Failure> {
-        let mut buffer = Frame::zeroed();
-        let sectors = &mut buffer[..2 * SECTOR_LEN_BYTES];
-        read_one(&*disk, Shape::root_at(0), sectors).map_err(|e| unreadable(&e))?;
+        let mut sectors = Scratch::zeroed(2 * SECTOR_LEN_BYTES);
+        read_one(&*disk, Shape::root_at(0), &mut sectors).map_err(|e| unreadable(&e))?;
         let (first, second) = sectors.split_at(SECTOR_LEN_BYTES);
         let roots = [first, second].map(|sector| Root::decode(shape.id, sector));
         for root in &roots {
@@ -239,7 +238,7 @@ impl Opening {
             epoch: self.epoch(base.as_ref(), &records),
             bases: self.bases(base.as_ref(), pos),
             newest: base.as_ref().map_or(0, |base| base.at),
-            ..Log::new()
+            ..Log::new(&self.shape)
         };
         let is_cut = self.recovery.is_tail_torn || self.recovery.dropped_groups > 0;
         self.recovery.is_clean = log.is_marked && !is_cut;
@@ -285,14 +284,15 @@ impl Opening {
         );
         let mut sums = Vec::with_capacity(root.chunks.len());
         let count = root.chunks.len().min(RUN);
-        let mut frames: Vec<Frame> = std::iter::repeat_with(Frame::zeroed).take(count).collect();
+        let frame_len = self.shape.frame_len;
+        let mut frames: Vec<_> = (0..count).map(|_| Scratch::zeroed(frame_len)).collect();
         for slots in root.chunks.chunks(RUN) {
             let mut reads: Vec<_> = slots
                 .iter()
                 .zip(&mut frames)
                 .map(|(slot, frame)| Read {
                     at: self.shape.slot_at(*slot),
-                    into: &mut frame[..self.shape.frame_len],
+                    into: frame,
                     registered: None,
                 })
                 .collect();
@@ -311,15 +311,13 @@ impl Opening {
 
     fn sector(&self, pos: u64) -> &[u8] {
         let at = usize::try_from(pos % self.shape.log_sectors).expect("a log is far below 2^32");
-        let per_frame = self.log[0].len() / SECTOR_LEN_BYTES;
-        let start = at % per_frame * SECTOR_LEN_BYTES;
-        &self.log[at / per_frame][start..start + SECTOR_LEN_BYTES]
+        &self.log[at * SECTOR_LEN_BYTES..][..SECTOR_LEN_BYTES]
     }
 
     /// Follows the log from the base to its end.
     fn follow(&mut self, base: Option<&Snapshot>) -> Result<Vec<Record>, Failure> {
         let mut records: Vec<Record> = Vec::new();
-        let mut buffer = Frame::zeroed();
+        let mut buffer = Scratch::zeroed(self.shape.record_len_max());
         loop {
             let (seq, last, pos) = end_of(base, records.last());
             let header = match decode_header(self.shape.id, self.sector(pos)) {
@@ -392,7 +390,7 @@ impl Opening {
     ) -> Result<(), Failure> {
         let stable = self.stable(base, records);
         let first = records.partition_point(|record| record.header.seq <= stable);
-        let mut frame = Frame::zeroed();
+        let mut frame = Scratch::zeroed(self.shape.frame_len);
         for at in first..records.len() {
             for change in &records[at].changes {
                 if self.has_arrived(change, &mut frame)? {
@@ -423,11 +421,10 @@ impl Opening {
         marks.chain(torn).fold(base_seq, u64::max)
     }
 
-    fn has_arrived(&self, change: &Change, frame: &mut Frame) -> Result<bool, Failure> {
+    fn has_arrived(&self, change: &Change, frame: &mut [u8]) -> Result<bool, Failure> {
         let Change::Put(blob) = change else {
             return Ok(true);
         };
-        let frame = &mut frame[..self.shape.frame_len];
         match read_one(&*self.disk, self.shape.slot_at(blob.slot), frame) {
             Ok(()) => {
                 let digest = self.shape.id.frame_digest(blob.guid, blob.slot, frame);
@@ -444,7 +441,7 @@ impl Opening {
         let Some(last) = records.last() else {
             return Ok(());
         };
-        let mut frame = Frame::zeroed();
+        let mut frame = Scratch::zeroed(self.shape.frame_len);
         for change in &last.changes {
             let Change::Put(blob) = change else {
                 continue;
@@ -455,20 +452,18 @@ impl Opening {
             }
             let mut write = std::iter::once(Write {
                 at: self.shape.slot_at(blob.slot),
-                from: &frame[..self.shape.frame_len],
+                from: &frame,
                 registered: None,
             });
             self.disk.write(&mut write).map_err(|e| unwritable(&e))?;
         }
-        let sectors = last.header.sectors();
-        let mut record = frame;
-        let record = &mut record[..sectors * SECTOR_LEN_BYTES];
+        let mut record = Scratch::zeroed(last.header.sectors() * SECTOR_LEN_BYTES);
         for (sector, pos) in record.chunks_mut(SECTOR_LEN_BYTES).zip(last.pos..) {
             sector.copy_from_slice(self.sector(pos));
         }
         let again = self
             .disk
-            .write_and_sync(&mut pieces(&self.shape, last.pos, record));
+            .write_and_sync(&mut pieces(&self.shape, last.pos, &record));
         again.map_err(|e| unwritable(&e))
     }
 
@@ -558,33 +553,24 @@ impl Opening {
     }
 }
 
-fn read_log(disk: &dyn Disk, shape: &Shape) -> Result<Vec<Frame>, Failure> {
-    let mut left = shape.log_sectors * sector_len();
-    let mut frames = Vec::new();
-    let mut lens = Vec::new();
-    while left > 0 {
-        let frame = Frame::zeroed();
-        let len = usize::try_from(left).map_or(frame.len(), |left| left.min(frame.len()));
-        left -= u64::try_from(len).expect("a frame's length fits 64 bits");
-        frames.push(frame);
-        lens.push(len);
-    }
+fn read_log(disk: &dyn Disk, shape: &Shape) -> Result<Scratch, Failure> {
+    let sectors = usize::try_from(shape.log_sectors).expect("a log is far below 2^32");
+    let mut log = Scratch::zeroed(sectors * SECTOR_LEN_BYTES);
     let mut at = shape.log_at;
-    let read = |(frame, len): (_, &usize)| {
-        let frame: &mut Frame = frame;
-        let read = Read {
+    let mut reads = Vec::new();
+    for into in log.chunks_mut(PIECE_LEN_BYTES) {
+        let next = at + u64::try_from(into.len()).expect("a length fits 64 bits");
+        reads.push(Read {
             at,
-            into: &mut frame[..*len],
+            into,
             registered: None,
-        };
-        at += u64::try_from(*len).expect("a frame's length fits 64 bits");
-        read
-    };
-    let mut reads: Vec<_> = frames.iter_mut().zip(&lens).map(read).collect();
+        });
+        at = next;
+    }
     for answer in disk.read(&mut reads) {
         answer.map_err(|e| Failure::of(&e, "the log could not be read"))?;
     }
-    Ok(frames)
+    Ok(log)
 }
 
 /// The number and the digest of the last record, and where the next one begins.

@@ -131,6 +131,11 @@ impl Shape {
         (self.log_sectors / 8).min(RECORD_SECTORS_MAX)
     }
 
+    pub(crate) fn record_len_max(&self) -> usize {
+        let len = self.record_sectors_max() * sector_len();
+        usize::try_from(len).expect("a record is at most 512 KiB long")
+    }
+
     /// The most changes in one group.
     pub(crate) fn group_max(&self) -> usize {
         let sectors = usize::try_from(self.record_sectors_max());
