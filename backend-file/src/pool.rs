@@ -95,6 +95,10 @@ impl Slab {
     }
 
     /// Where the frames of these slots are. They stay there as long as the slab lives.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "there are rings on Linux only")
+    )]
     pub(crate) fn addresses(&self, slots: Range<u32>) -> Vec<*mut u8> {
         let [start, end] = [slots.start, slots.end].map(|slot| usize::try_from(slot).ok());
         let stock = self.lock();

@@ -16,20 +16,36 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Engine {
-    ring: bool,
+    ring: Option<Arc<RingState>>,
     direct: bool,
-    registration: Option<Arc<Registration>>,
     shortfalls: Vec<String>,
 }
 
-/// What the kernel has agreed to so far of registering the frames of the pool, which happens as they are lent out.
+/// What may change about a ring while it is used.
 #[derive(Debug, Default)]
-pub(super) struct Registration {
+pub(super) struct RingState {
+    /// Why it is no longer used.
+    stopped: OnceLock<String>,
+    /// How many frames of the pool are registered. They are when they are first lent out.
     frames: AtomicU32,
+    /// Why no more are.
     refused: OnceLock<String>,
 }
 
-impl Registration {
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "there are rings on Linux only")
+)]
+impl RingState {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.get().is_some()
+    }
+
+    /// From now on there is no ring; the first reason stays.
+    pub(super) fn stop(&self, why: String) {
+        self.stopped.get_or_init(|| why);
+    }
+
     pub(super) fn frames(&self) -> u32 {
         self.frames.load(Ordering::Acquire)
     }
@@ -51,9 +67,8 @@ impl Registration {
 impl Engine {
     pub(super) fn new() -> Self {
         Self {
-            ring: false,
+            ring: None,
             direct: false,
-            registration: None,
             shortfalls: Vec::new(),
         }
     }
@@ -62,9 +77,12 @@ impl Engine {
         self.direct = true;
     }
 
-    pub(super) fn set_ring(&mut self, registration: Arc<Registration>) {
-        self.ring = true;
-        self.registration = Some(registration);
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "there are rings on Linux only")
+    )]
+    pub(super) fn set_ring(&mut self, state: Arc<RingState>) {
+        self.ring = Some(state);
     }
 
     pub(super) fn add_shortfall(&mut self, shortfall: String) {
@@ -74,7 +92,7 @@ impl Engine {
     /// Whether I/O goes through io_uring; otherwise through positioned reads and writes.
     #[must_use]
     pub fn is_ring(&self) -> bool {
-        self.ring
+        self.ring.as_ref().is_some_and(|ring| !ring.is_stopped())
     }
 
     /// Whether I/O goes past the page cache (`O_DIRECT`).
@@ -87,22 +105,22 @@ impl Engine {
     /// first lent out.
     #[must_use]
     pub fn registered_frames(&self) -> u32 {
-        let registration = self.registration.as_ref();
-        registration.map_or(0, |registration| registration.frames())
+        self.ring.as_ref().map_or(0, |ring| ring.frames())
     }
 
     /// What the machine refused or the configuration turned off, a phrase each with its reason. Empty on the best
     /// engine.
     pub fn shortfalls(&self) -> impl Iterator<Item = &str> {
-        let registration = self.registration.as_ref();
-        let refused = registration.and_then(|registration| registration.refused.get());
-        self.shortfalls.iter().chain(refused).map(String::as_str)
+        let ring = self.ring.as_ref();
+        let later = ring.map(|ring| [ring.stopped.get(), ring.refused.get()]);
+        let later = later.into_iter().flatten().flatten();
+        self.shortfalls.iter().chain(later).map(String::as_str)
     }
 }
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.ring {
+        f.write_str(if self.is_ring() {
             "io_uring"
         } else {
             "positioned reads and writes"

@@ -201,5 +201,4 @@ fn try_direct(file: &File) -> Result<(), String> {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

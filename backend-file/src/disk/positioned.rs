@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use larder_traits::frame::Frame;
@@ -24,6 +24,9 @@ pub struct Positioned {
     len_bytes: AtomicU64,
     /// Held while the file grows.
     growing: Mutex<()>,
+    /// Set by the first flush that fails. The kernel tells of a failure once and takes the pages for clean, so a later
+    /// flush would succeed without what this one lost.
+    has_lost: AtomicBool,
 }
 
 impl Positioned {
@@ -39,11 +42,30 @@ impl Positioned {
             direct,
             len_bytes: AtomicU64::new(len - len % sector_len_bytes()),
             growing: Mutex::new(()),
+            has_lost: AtomicBool::new(false),
         })
     }
 
     pub(super) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// An error if a flush has ever failed.
+    pub(super) fn check_flushes(&self) -> io::Result<()> {
+        if self.has_lost.load(Ordering::Acquire) {
+            return Err(io::Error::other(
+                "an earlier flush failed, and what it covered may be lost",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Remembers a failed flush.
+    pub(super) fn flushed(&self, outcome: io::Result<()>) -> io::Result<()> {
+        if outcome.is_err() {
+            self.has_lost.store(true, Ordering::Release);
+        }
+        outcome
     }
 
     /// How much of a transfer counts: direct I/O can be resumed only on a whole sector.
@@ -150,7 +172,8 @@ impl Disk for Positioned {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.check_flushes()?;
+        self.flushed(self.file.sync_data())
     }
 }
 

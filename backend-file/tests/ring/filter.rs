@@ -55,7 +55,14 @@ fn cut_off(path: &Path, call: libc::c_long, errno: i32) -> Verdict {
     if let Err(why) = deny(call, errno) {
         return Verdict::NotHere(why);
     }
-    exercise(&opened).into()
+    if let Err(why) = exercise(&opened) {
+        return Verdict::Fail(why);
+    }
+    let report = opened.engine.to_string();
+    if opened.engine.is_ring() || !report.contains("no io_uring any more") {
+        return Verdict::Fail(format!("it says: {report}"));
+    }
+    Verdict::Pass
 }
 
 /// Has one system call fail from now on, in this thread.

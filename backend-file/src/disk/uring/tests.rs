@@ -199,7 +199,7 @@ fn write_and_read(bed: &mut Bed, seed: u64) {
             from,
             registered: None,
         };
-        flight.start(Job::write(index, &write));
+        Job::writes(index, &write).for_each(|job| flight.start(job));
         flight.submit();
     }
     assert!(flight.end().is_empty());
@@ -219,7 +219,7 @@ fn write_and_read(bed: &mut Bed, seed: u64) {
         .collect();
     let mut flight = Flight::new(&mut bed.lane, &bed.plain);
     for (index, read) in reads.iter_mut().enumerate() {
-        flight.start(Job::read(index, read));
+        Job::reads(index, read).for_each(|job| flight.start(job));
     }
     assert!(flight.end().is_empty());
     assert_eq!(back, data);
@@ -318,7 +318,7 @@ fn an_error_is_told_for_the_transfer_that_met_it() {
         };
         let mut flight = Flight::new(&mut bed.lane, &bed.plain);
         for index in 0..9 {
-            flight.start(Job::write(index, &write));
+            Job::writes(index, &write).for_each(|job| flight.start(job));
         }
         let mut failures = flight.end();
         failures.sort_unstable_by_key(|(index, _)| *index);
@@ -354,7 +354,7 @@ fn the_end_of_the_file_is_an_error() {
         registered: None,
     };
     let mut flight = Flight::new(&mut bed.lane, &bed.plain);
-    flight.start(Job::read(0, &mut read));
+    Job::reads(0, &mut read).for_each(|job| flight.start(job));
     let [(0, error)] = &flight.end()[..] else {
         panic!("one failure");
     };
@@ -379,7 +379,7 @@ fn unwinding_waits_too() {
                 registered: None,
             };
             for index in 0..5 {
-                flight.start(Job::write(index, &write));
+                Job::writes(index, &write).for_each(|job| flight.start(job));
                 flight.submit();
             }
             resume_unwind(Box::new("as planned"));

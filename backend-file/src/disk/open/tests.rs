@@ -231,3 +231,29 @@ fn many_threads_share_the_rings() {
         });
     });
 }
+
+/// The kernel tells of a failed flush once. A second one would succeed, and nothing would say what is missing.
+#[test]
+fn no_flush_succeeds_after_one_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    // A pipe cannot be flushed.
+    let path = folder.path().join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let pipe = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let disk = crate::disk::Positioned::new(pipe, false).unwrap();
+    let first = disk.sync().unwrap_err();
+    let second = disk.sync().unwrap_err();
+    assert!(first.raw_os_error().is_some());
+    assert!(second.to_string().contains("an earlier flush failed"));
+}
