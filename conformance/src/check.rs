@@ -52,7 +52,7 @@ impl Engine {
     /// Whether this version of the suite has it. The checks of an engine that is not built are pending.
     #[must_use]
     pub fn is_built(self) -> bool {
-        !matches!(self, Self::Power | Self::Report)
+        !matches!(self, Self::Report)
     }
 }
 

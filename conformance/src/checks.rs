@@ -10,9 +10,19 @@ pub(crate) mod high_volume;
 pub(crate) mod kv_client;
 pub(crate) mod stash;
 
-use larder_traits::{Classify, ErrorKind, Outcome};
+use larder_traits::{Caps, Classify, Durability, ErrorKind, Outcome};
 
-use crate::check::{Stop, describe};
+use crate::check::{Gate, Stop, describe};
+
+/// For checks of what outlives a loss of power.
+pub(crate) fn outlives_power(caps: &Caps) -> Gate {
+    match caps.durability {
+        Durability::Power => Gate::Run,
+        Durability::None | Durability::Process => {
+            Gate::Ignore("the loss of power is not declared to be survived")
+        }
+    }
+}
 
 /// Fails unless the call was refused with this kind before it had any effect.
 pub(crate) fn refused<T: std::fmt::Debug>(

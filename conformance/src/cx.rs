@@ -109,10 +109,6 @@ impl<W: World + ?Sized> Cx<W> {
     }
 
     /// Another world of the same name, which takes its folders from there.
-    #[cfg_attr(
-        not(feature = "power"),
-        expect(dead_code, reason = "only the power engine moves worlds")
-    )]
     pub(crate) async fn moved(&self, folders: Folders) -> Result<Self, Stop> {
         let env = Env {
             folders: Arc::new(folders),

@@ -1,9 +1,11 @@
 //! How checks are carried out. Each engine has a file; the sequential one needs none.
 
 pub(crate) mod cancel;
+pub(crate) mod damage;
 pub(crate) mod fault;
 pub(crate) mod kill;
 pub(crate) mod lin;
 pub(crate) mod model;
+pub(crate) mod power;
 pub(crate) mod time;
 pub(crate) mod work;

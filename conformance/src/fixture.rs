@@ -56,7 +56,7 @@ pub(crate) struct Folders {
 impl Folders {
     /// New ones, made in that folder.
     #[cfg_attr(
-        not(feature = "power"),
+        not(all(feature = "power", target_os = "linux")),
         expect(dead_code, reason = "only the power engine has a place of its own")
     )]
     pub(crate) fn under(folder: PathBuf) -> Self {

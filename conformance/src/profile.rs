@@ -61,6 +61,28 @@ impl Profile {
         }
     }
 
+    /// How many damaged worlds a check opens.
+    pub(crate) fn damages(self) -> usize {
+        match self {
+            Self::Quick => 24,
+            Self::Standard => 200,
+            Self::Soak => 2_000,
+        }
+    }
+
+    /// How many moments a check cuts the power at.
+    #[cfg_attr(
+        not(all(feature = "power", target_os = "linux")),
+        expect(dead_code, reason = "there is no power to cut")
+    )]
+    pub(crate) fn power_states(self) -> usize {
+        match self {
+            Self::Quick => 6,
+            Self::Standard => 100,
+            Self::Soak => 2_000,
+        }
+    }
+
     /// The largest value that a check writes only in order to see a large value.
     pub(crate) fn value_len_bytes_max(self) -> usize {
         match self {

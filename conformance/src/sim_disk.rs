@@ -345,6 +345,18 @@ impl SimDisk {
         self.lock().durable_bytes()
     }
 
+    /// Hands out what reads see, without the parts that were never written: a place on the disk, and the bytes there.
+    ///
+    /// # Errors
+    ///
+    /// The first one of `each`.
+    pub fn for_each_chunk(
+        &self,
+        mut each: impl FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.fork().lock().visible_chunks(&mut each)
+    }
+
     /// A second disk in the same state, faults and chance included. What is done to one does not touch the other.
     #[must_use]
     pub fn fork(&self) -> Self {

@@ -12,7 +12,7 @@ mod payloads;
 mod replacing;
 pub(in crate::checks) mod shape;
 pub(in crate::checks) mod time;
-mod work;
+pub(in crate::checks) mod work;
 
 use crate::backend::World;
 use crate::check::Check;

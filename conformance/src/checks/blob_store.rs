@@ -7,6 +7,7 @@ mod crash;
 mod failing;
 mod frames;
 mod names;
+mod tail;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

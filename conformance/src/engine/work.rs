@@ -70,6 +70,13 @@ pub(crate) trait Registers: Send {
         false
     }
 
+    /// How many of ten operations are deletes.
+    fn deletes(&self) -> u64 {
+        2
+    }
+
+    /// Sets a key to the value of `tag`. Where that takes several steps, it may hold the value of `tag ^ PROVISIONAL` in
+    /// the meantime.
     async fn set(&mut self, key: u64, tag: u64) -> Outcome;
     async fn delete(&mut self, key: u64) -> Outcome;
 
@@ -101,6 +108,9 @@ pub(crate) struct Registered {
     registers: Box<dyn Registers>,
 }
 
+/// Marks the tag of a value that another one replaces at once.
+pub(crate) const PROVISIONAL: u64 = 1 << 63;
+
 /// How many keys a worker has. Few, so that most operations replace something.
 pub(crate) const KEYS: u64 = 3;
 
@@ -127,7 +137,7 @@ impl Registered {
         let is_sync = self.registers.is_lazy() && n % 4 == 3;
         match chance / KEYS % 10 {
             _ if is_sync => Step::Sync,
-            0 | 1 => Step::Delete(key),
+            chance if chance < self.registers.deletes() => Step::Delete(key),
             _ => Step::Set(key, self.worker << 40 | (n + 1)),
         }
     }
@@ -150,7 +160,12 @@ impl Registered {
     fn may_be(&self, found: &Found, told: Told, key: u64) -> bool {
         let open = (told.durable..told.begun).filter_map(|n| self.effect(n, key));
         let mut may_be = vec![self.after(told.durable, key)];
-        may_be.extend(open);
+        for effect in open {
+            if let Found::Value(tag) = effect {
+                may_be.push(Found::Value(tag ^ PROVISIONAL));
+            }
+            may_be.push(effect);
+        }
         let may_tear = self.registers.may_tear() && may_be.len() > 1;
         may_be.contains(found) || (may_tear && matches!(found, Found::Torn(_)))
     }

@@ -66,6 +66,15 @@ impl Image {
         });
     }
 
+    /// Those that were written, with their places.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let chunks = (0..).step_by(CHUNK_LEN).zip(&self.chunks);
+        chunks.filter_map(|(at, chunk)| {
+            let left = index(self.len - at).min(CHUNK_LEN);
+            Some((at, &chunk.as_ref()?[..left]))
+        })
+    }
+
     /// FNV-1a over length and bytes, eight at a time.
     pub(super) fn hash(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325 ^ self.len;

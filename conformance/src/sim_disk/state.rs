@@ -358,6 +358,15 @@ impl State {
         bytes(&self.visible)
     }
 
+    pub(super) fn visible_chunks(
+        &self,
+        each: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.visible
+            .chunks()
+            .try_for_each(|(at, bytes)| each(at, bytes))
+    }
+
     pub(super) fn durable_bytes(&self) -> Vec<u8> {
         bytes(&self.durable)
     }

@@ -13,11 +13,12 @@ use proptest::prelude::{Rng, RngExt};
 use proptest::test_runner::TestRng;
 
 use super::objects::{chunks, far, id, id_of_len, name};
-use super::{cancel, faults, time};
+use super::{cancel, faults, time, work};
 use crate::backend::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::checks::{pattern, refused};
 use crate::cx::{Cx, brief};
+use crate::engine::damage;
 use crate::fixture;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -60,9 +61,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
-    Check::new("C-3.2", "garbage for answers, and damaged files")
-        .kills("panic, hang")
-        .engines(&[Engine::Fault, Engine::Power]),
+    Check::new(
+        "C-3.2",
+        "files with flipped bits, zeroed sectors and cut ends are opened and used",
+    )
+    .kills("panic, hang")
+    .engines(&[Engine::Fault, Engine::Power])
+    .run(|cx| Box::pin(c_3_2(cx))),
     Check::new("C-4.1", "the declared bounds, and one beyond each")
         .kills("silent cut, late check")
         .run(|cx| Box::pin(c_4_1(cx))),
@@ -491,4 +496,8 @@ pub(in crate::checks) async fn crowd<W: fixture::World + ?Sized>(
         &found,
         &Some(Bytes::from_static(b"after")),
     )
+}
+
+async fn c_3_2(cx: &Cx<dyn World>) -> Outcome {
+    damage::ends(cx, |cx| Box::pin(work::hire(cx))).await
 }

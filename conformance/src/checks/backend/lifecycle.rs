@@ -10,8 +10,10 @@ use super::objects::{id, name};
 use super::{faults, work};
 use crate::backend::World;
 use crate::check::{Check, Engine, Gate, Level, Outcome};
+use crate::checks::outlives_power;
 use crate::cx::Cx;
 use crate::engine::kill::{self, End};
+use crate::engine::power;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -29,6 +31,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .gate(durable)
     .engines(&[Engine::Kill])
     .run(|cx| Box::pin(bk_4_1(cx))),
+    Check::new(
+        "BK-4.2",
+        "puts and deletes outlive a loss of power, where that is declared",
+    )
+    .kills("missing sync")
+    .level(Level::Declared)
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bk_4_2(cx))),
     Check::new("BK-5.1", "join ends where the work in the background fails")
         .kills("endless loop")
         .engines(&[Engine::Fault])
@@ -145,4 +156,8 @@ pub(super) fn durable(caps: &Caps) -> Gate {
 async fn bk_4_1(cx: &Cx<dyn World>) -> Outcome {
     let ends = [End::Dropped(5), End::Left(5), End::Killed];
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
+}
+
+async fn bk_4_2(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire(cx))).await
 }

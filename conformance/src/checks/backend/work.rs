@@ -51,10 +51,18 @@ impl Registers for Objects {
 }
 
 pub(super) async fn hire(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
-    let mut crew = Crew::new();
-    for (worker, name) in (0..).zip(["a", "b", "c"]) {
-        let objects = Objects(cx.open_as(name, "p").await?);
-        crew.push(Registered::new(cx.seed(), worker, Box::new(objects)));
+    let mut handles = Vec::new();
+    for name in NAMES {
+        handles.push(cx.open_as(name, "p").await?);
     }
-    Ok(crew)
+    Ok(crew(cx.seed(), handles))
+}
+
+/// The names of those who work on a place.
+pub(in crate::checks) const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// A worker on each of these handles.
+pub(in crate::checks) fn crew(seed: u64, handles: Vec<Handle>) -> Crew {
+    let hired = |(worker, handle)| Registered::new(seed, worker, Box::new(Objects(handle)));
+    (0..).zip(handles).map(hired).collect()
 }

@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{NAMES, all_is, bounds, drops, faults, fill, get_is, landing, list_is, long_key};
+use super::{NAMES, all_is, bounds, drops, faults, fill, get_is, landing, list_is, long_key, work};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::checks::{pattern, refused};
 use crate::cx::Cx;
+use crate::engine::damage;
 use crate::model::blob_multi::Blobs;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -54,13 +55,17 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
+    Check::new("C-3.2", "garbage in answers")
+        .kills("panic, hang")
+        .engines(&[Engine::Fault])
+        .run(|cx| Box::pin(faults::c_3_2(cx))),
     Check::new(
-        "C-3.2",
-        "garbage in answers, files with flipped bits or cut short",
+        "C-3.3",
+        "files with flipped bits, zeroed sectors and cut ends are opened and used",
     )
     .kills("panic, hang")
-    .engines(&[Engine::Fault, Engine::Power])
-    .run(|cx| Box::pin(faults::c_3_2(cx))),
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(c_3_3(cx))),
     Check::new(
         "C-4.1",
         "each bound is reached, and one more is refused with the old value intact",
@@ -341,4 +346,8 @@ fn classified(call: &Wild, e: &ExternalError, read: bool, deadline: Instant) -> 
         return Ok(());
     };
     Err(Stop::fail(crate::cx::brief(call), describe(e), expected))
+}
+
+async fn c_3_3(cx: &Cx<dyn World>) -> Outcome {
+    damage::ends(cx, |cx| Box::pin(work::hire(cx))).await
 }

@@ -5,8 +5,10 @@ use larder_traits::{BlobInfo, Durability};
 use super::{all_is, fill, list_is, work};
 use crate::blob_multi::World;
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
+use crate::checks::outlives_power;
 use crate::cx::Cx;
 use crate::engine::kill::{self, End};
+use crate::engine::power;
 use crate::model::blob_multi::Blobs;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -42,17 +44,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(bm_9_2(cx))),
     Check::new(
         "BM-9.3",
-        "power that goes off at any step, in recovery too, takes nothing acknowledged",
+        "power that goes off at any step takes nothing acknowledged",
     )
     .kills("missing file or directory sync")
     .level(Level::Declared)
-    .gate(|caps| match caps.durability {
-        Durability::Power => Gate::Run,
-        Durability::None | Durability::Process => {
-            Gate::Ignore("the loss of power is not declared to be survived")
-        }
-    })
-    .engines(&[Engine::Power]),
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bm_9_3(cx))),
 ];
 
 pub(super) fn survives_process(caps: &larder_traits::Caps) -> Gate {
@@ -142,4 +140,8 @@ async fn bm_9_1(cx: &Cx<dyn World>) -> Outcome {
 async fn bm_9_2(cx: &Cx<dyn World>) -> Outcome {
     let ends = kill::kills(cx.profile);
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
+}
+
+async fn bm_9_3(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire(cx))).await
 }

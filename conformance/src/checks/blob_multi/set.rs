@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::{concurrent, faults, get_is, list_is, places, work};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
-use crate::checks::pattern;
+use crate::checks::{outlives_power, pattern};
 use crate::cx::{Cx, show};
-use crate::engine::kill;
+use crate::engine::{kill, power};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -60,6 +60,14 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .gate(places::survives_process)
     .engines(&[Engine::Kill])
     .run(|cx| Box::pin(bm_4_6(cx))),
+    Check::new(
+        "BM-4.7",
+        "a non-atomic set that is cut off tears its own key at most; a complete one is durable",
+    )
+    .kills("neighbour torn")
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bm_4_7(cx))),
 ];
 
 const BOTH: [Atomicity; 2] = [Atomicity::RequireAtomic, Atomicity::AllowNonAtomic];
@@ -219,4 +227,8 @@ async fn bm_4_5(cx: &Cx<dyn World>) -> Outcome {
 async fn bm_4_6(cx: &Cx<dyn World>) -> Outcome {
     let ends = kill::kills(cx.profile);
     kill::survives(cx, |cx| Box::pin(work::hire_large(cx)), &ends).await
+}
+
+async fn bm_4_7(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire_careless(cx))).await
 }

@@ -7,10 +7,11 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, Caps, Classify, ErrorKind, Outcome
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame, own_frame};
-use super::{failing, guid};
+use super::{failing, guid, work};
 use crate::blob_store::{Batch, World};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
+use crate::engine::damage;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -54,9 +55,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("panic, overflow")
     .run(|cx| Box::pin(c_3_1(cx))),
-    Check::new("C-3.2", "garbage answers and damaged files end in errors")
-        .kills("panic, hang")
-        .engines(&[Engine::Fault, Engine::Power]),
+    Check::new(
+        "C-3.2",
+        "files with flipped bits, zeroed sectors and cut ends are opened and used",
+    )
+    .kills("panic, hang")
+    .engines(&[Engine::Fault, Engine::Power])
+    .run(|cx| Box::pin(c_3_2(cx))),
     Check::new("C-4.1", "each bound, and one above it").level(Level::Untestable(
         "every argument of this contract has one length only, by its type",
     )),
@@ -235,4 +240,8 @@ async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
     let after = cx.within(BOUND, "a call after them", after).await?;
     after.map_err(|e| Stop::fail("a call", e.to_string(), "no panic"))??;
     b.expect("a call after them", guid(99), Some(99))
+}
+
+async fn c_3_2(cx: &Cx<dyn World>) -> Outcome {
+    damage::ends(cx, |cx| Box::pin(work::hire(cx))).await
 }

@@ -4,10 +4,12 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, PAGE_SIZE};
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame, own_frame};
-use super::{durable, guid, threads};
+use super::{durable, guid, threads, work};
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
+use crate::checks::outlives_power;
 use crate::cx::Cx;
+use crate::engine::power;
 use crate::profile::Profile;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -49,13 +51,17 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(bs_2_4(cx))),
     Check::new("BS-3.1", "writes, deletes, a flush, a power cut: all there")
         .kills("missing sync")
-        .engines(&[Engine::Power]),
+        .gate(outlives_power)
+        .engines(&[Engine::Power])
+        .run(|cx| Box::pin(bs_3_1(cx))),
     Check::new(
         "BS-3.2",
         "flushes at once against writers, and a cut: each covers what had returned before it",
     )
     .kills("shared flush")
-    .engines(&[Engine::Lin, Engine::Power]),
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bs_3_2(cx))),
     Check::new(
         "BS-3.3",
         "after a flush and the end of every handle, writes and deletes are found at the next open",
@@ -80,7 +86,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a delete before a cut: absent if flushed, else absent or whole",
     )
     .kills("resurrection")
-    .engines(&[Engine::Power]),
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bs_5_2(cx))),
 ];
 
 async fn bs_1_1(cx: &Cx<dyn World>) -> Outcome {
@@ -365,4 +373,16 @@ async fn bs_5_1(cx: &Cx<dyn World>) -> Outcome {
         tag += 10;
     }
     Ok(())
+}
+
+async fn bs_3_1(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire(cx))).await
+}
+
+async fn bs_3_2(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire_many(cx))).await
+}
+
+async fn bs_5_2(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire_deleting(cx))).await
 }

@@ -1,6 +1,7 @@
 //! What is done to a place that will be cut off.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -9,7 +10,8 @@ use super::guid;
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Outcome, Stop};
 use crate::cx::Cx;
-use crate::engine::work::{Crew, Found, Registered, Registers};
+use crate::engine::work::{Crew, Found, PROVISIONAL, Registered, Registers};
+use crate::fixture::{FaultKind, Faults};
 
 /// How frames are written, and by what their writer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +22,18 @@ pub(super) enum Habit {
     DataSync,
     /// One by one, and no flush where the store says that none is needed.
     Hint,
+    /// Deleted as often as written.
+    Deletes,
+    /// In a batch with a data-sync, and once more after it.
+    AfterDataSync,
+    /// After a write that fails.
+    Failing,
 }
 
 struct Frames {
     handle: Handle,
     habit: Habit,
+    faults: Option<Arc<dyn Faults>>,
 }
 
 #[async_trait(?Send)]
@@ -33,16 +42,40 @@ impl Registers for Frames {
         true
     }
 
+    fn deletes(&self) -> u64 {
+        if self.habit == Habit::Deletes { 5 } else { 2 }
+    }
+
     async fn set(&mut self, number: u64, tag: u64) -> Outcome {
-        let (name, frame) = (guid(number.into()), frame(tag));
-        let how = match (self.habit, tag % 3) {
-            (Habit::Hint, _) | (Habit::Mixed, 0) => return self.handle.write_buf(name, &frame),
-            (Habit::DataSync, _) | (Habit::Mixed, 1) => Batch::DataSync,
-            (Habit::Mixed, _) => Batch::Plain,
-        };
-        // Another frame of the same name first: the last one wins.
-        let old = super::content::frame(tag ^ 1 << 63);
-        self.handle.write_all(how, &[(name, &old), (name, &frame)])
+        let (name, new) = (guid(number.into()), frame(tag));
+        let provisional = frame(tag ^ PROVISIONAL);
+        match self.habit {
+            Habit::Hint | Habit::Deletes => {}
+            Habit::AfterDataSync => {
+                let batch = [(name, &provisional)];
+                self.handle.write_all(Batch::DataSync, &batch)?;
+            }
+            Habit::Failing => {
+                if let Some(faults) = &self.faults {
+                    faults.arm(1 + tag % 3, FaultKind::ErrorBefore);
+                    // Whether it went wrong, and how, is another check's affair.
+                    drop(self.handle.try_write(name, tag ^ PROVISIONAL));
+                    faults.disarm();
+                }
+            }
+            Habit::Mixed if tag.is_multiple_of(3) => {}
+            Habit::Mixed | Habit::DataSync => {
+                let how = if self.habit == Habit::DataSync || tag % 3 == 1 {
+                    Batch::DataSync
+                } else {
+                    Batch::Plain
+                };
+                // The same name twice: the last one wins.
+                let batch = [(name, &provisional), (name, &new)];
+                return self.handle.write_all(how, &batch);
+            }
+        }
+        self.handle.write_buf(name, &new)
     }
 
     async fn delete(&mut self, number: u64) -> Outcome {
@@ -81,19 +114,59 @@ impl Registers for Frames {
     }
 }
 
-async fn crew(cx: &Cx<dyn World>, habit: Habit) -> Result<Crew, Stop> {
+/// The names of those who share the handle.
+const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+async fn crew(cx: &Cx<dyn World>, habit: Habit, count: usize) -> Result<Crew, Stop> {
     // A durable place is open once only; its threads share the handle.
     let handle = cx.open("p").await?;
+    let faults = if habit == Habit::Failing {
+        Some(cx.faults()?)
+    } else {
+        None
+    };
     let hired = |(worker, name)| {
         let frames = Frames {
             handle: handle.named(name),
             habit,
+            faults: faults.clone(),
         };
         Registered::new(cx.seed(), worker, Box::new(frames))
     };
-    Ok((0..).zip(["a", "b", "c"]).map(hired).collect())
+    Ok((0..).zip(NAMES).take(count).map(hired).collect())
 }
 
 pub(super) async fn hire(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
-    crew(cx, Habit::Mixed).await
+    crew(cx, Habit::Mixed, 3).await
+}
+
+/// One alone, whose operations come one after the other.
+pub(super) async fn hire_one(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    crew(cx, Habit::Mixed, 1).await
+}
+
+/// Many, whose flushes meet.
+pub(super) async fn hire_many(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    crew(cx, Habit::Mixed, NAMES.len()).await
+}
+
+pub(super) async fn hire_data_syncing(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    crew(cx, Habit::DataSync, 2).await
+}
+
+pub(super) async fn hire_after_data_sync(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    crew(cx, Habit::AfterDataSync, 3).await
+}
+
+pub(super) async fn hire_by_hint(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    crew(cx, Habit::Hint, 3).await
+}
+
+pub(super) async fn hire_deleting(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    crew(cx, Habit::Deletes, 2).await
+}
+
+/// One, since what is armed is met by the next call of anybody.
+pub(super) async fn hire_failing(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    crew(cx, Habit::Failing, 1).await
 }

@@ -4,10 +4,12 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, Caps, Durability};
 use proptest::prelude::*;
 
 use super::content::{filled, frame, own_frame};
-use super::{failing, guid, threads};
+use super::{failing, guid, threads, work};
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Check, Engine, Gate, Outcome, Stop};
+use crate::checks::outlives_power;
 use crate::cx::Cx;
+use crate::engine::power as engine;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -34,13 +36,17 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "data-sync and a cut: old or new, whole; with a flush between: new",
     )
     .kills("metadata forgotten")
-    .engines(&[Engine::Power]),
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bs_8_1(cx))),
     Check::new(
         "BS-8.2",
         "a write between data-sync and flush is there after a cut",
     )
     .kills("skipped flush")
-    .engines(&[Engine::Lin, Engine::Power]),
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bs_8_2(cx))),
     Check::new(
         "BS-8.3",
         "data-sync shows at once, by itself and with writes and deletes around it",
@@ -56,7 +62,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "a cut loses nothing whenever needs_flush is false",
     )
     .kills("wrong hint")
-    .engines(&[Engine::Power]),
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(bs_9_2(cx))),
     Check::new(
         "BS-9.3",
         "flushes against writes: needs_flush is never false over a volatile one",
@@ -255,4 +263,16 @@ async fn bs_9_1(cx: &Cx<dyn World>) -> Outcome {
         a.flush()?;
     }
     Ok(())
+}
+
+async fn bs_8_1(cx: &Cx<dyn World>) -> Outcome {
+    engine::survives(cx, |cx| Box::pin(work::hire_data_syncing(cx))).await
+}
+
+async fn bs_8_2(cx: &Cx<dyn World>) -> Outcome {
+    engine::survives(cx, |cx| Box::pin(work::hire_after_data_sync(cx))).await
+}
+
+async fn bs_9_2(cx: &Cx<dyn World>) -> Outcome {
+    engine::survives(cx, |cx| Box::pin(work::hire_by_hint(cx))).await
 }

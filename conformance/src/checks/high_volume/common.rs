@@ -9,12 +9,14 @@ use larder_traits::{
 };
 use proptest::prelude::Rng;
 
-use crate::check::{Check, Engine, Level, Outcome};
+use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::backend::common as plain;
 use crate::checks::backend::objects::{far, id_of_len, name};
-use crate::checks::backend::{cancel, faults, time};
+use crate::checks::backend::{cancel, faults, time, work};
 use crate::checks::{pattern, refused};
 use crate::cx::{Cx, brief};
+use crate::engine::damage;
+use crate::engine::work::Crew;
 use crate::high_volume::{Handle, World};
 use crate::model::high_volume::Row;
 
@@ -58,9 +60,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
-    Check::new("C-3.2", "garbage for answers, and damaged files")
-        .kills("panic, hang")
-        .engines(&[Engine::Fault, Engine::Power]),
+    Check::new(
+        "C-3.2",
+        "files with flipped bits, zeroed sectors and cut ends are opened and used",
+    )
+    .kills("panic, hang")
+    .engines(&[Engine::Fault, Engine::Power])
+    .run(|cx| Box::pin(c_3_2(cx))),
     Check::new("C-4.1", "the declared bounds, and one beyond each")
         .kills("silent cut, late check")
         .run(|cx| Box::pin(c_4_1(cx))),
@@ -392,4 +398,17 @@ async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
         brief(&head),
         "one of the redirects",
     )
+}
+
+async fn c_3_2(cx: &Cx<dyn World>) -> Outcome {
+    damage::ends(cx, |cx| Box::pin(hire(cx))).await
+}
+
+async fn hire(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
+    let mut handles = Vec::new();
+    for name in work::NAMES {
+        let handle = cx.open_as(name, "p").await?;
+        handles.push((*handle).clone());
+    }
+    Ok(work::crew(cx.seed(), handles))
 }

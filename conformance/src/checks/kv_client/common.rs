@@ -6,10 +6,11 @@ use futures_util::future::join_all;
 use larder_traits::{Classify, ErrorKind, KvClientError, Outcome as Effect};
 use proptest::prelude::*;
 
-use super::{bytes, dropped, ends, failing, invalid};
+use super::{bytes, dropped, ends, failing, invalid, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::Cx;
+use crate::engine::damage;
 use crate::kv_client::World;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -52,9 +53,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("panic, overflow")
     .run(|cx| Box::pin(c_3_1(cx))),
-    Check::new("C-3.2", "garbage answers and damaged files end in errors")
-        .kills("panic, hang")
-        .engines(&[Engine::Fault, Engine::Power]),
+    Check::new(
+        "C-3.2",
+        "files with flipped bits, zeroed sectors and cut ends are opened and used",
+    )
+    .kills("panic, hang")
+    .engines(&[Engine::Fault, Engine::Power])
+    .run(|cx| Box::pin(c_3_2(cx))),
     Check::new(
         "C-4.1",
         "keys and values at their bound work, one byte above it they are refused without effect",
@@ -322,4 +327,8 @@ async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
     cx.within(BOUND, "a call after them", a.put("after", "v"))
         .await??;
     b.expect("a call after them", "after", Some(b"v")).await
+}
+
+async fn c_3_2(cx: &Cx<dyn World>) -> Outcome {
+    damage::ends(cx, |cx| Box::pin(work::hire(cx))).await
 }

@@ -9,6 +9,7 @@ use super::{bytes, concurrent, ends, failing, work};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
 use crate::engine::kill::{self, End};
+use crate::engine::power;
 use crate::kv_client::{Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -62,6 +63,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Kill])
     .gate(durable)
     .run(|cx| Box::pin(kv_9_1(cx))),
+    Check::new(
+        "KV-9.3",
+        "what was acknowledged is there after the power went, where that is declared",
+    )
+    .kills("missing sync")
+    .level(Level::Declared)
+    .engines(&[Engine::Power])
+    .gate(crate::checks::outlives_power)
+    .run(|cx| Box::pin(kv_9_3(cx))),
     Check::new(
         "KV-9.2",
         "a time to live over a restart is as declared, and the dead stay dead",
@@ -181,4 +191,8 @@ async fn kv_9_1(cx: &Cx<dyn World>) -> Outcome {
     let mut ends = vec![End::Dropped(5), End::Left(5)];
     ends.extend(kill::kills(cx.profile));
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
+}
+
+async fn kv_9_3(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire(cx))).await
 }

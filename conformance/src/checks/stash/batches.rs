@@ -9,9 +9,10 @@ use super::methods::Write;
 use super::operations::{Looks, Weights, lists, side_by_side};
 use super::{Names, append, at, both_read, empty, faults, refuses, row, work};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
+use crate::checks::outlives_power;
 use crate::cx::{Cx, brief};
 use crate::engine::kill::{self, End};
-use crate::engine::model;
+use crate::engine::{model, power};
 use crate::stash::{Failed, Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -47,10 +48,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(st_13_1(cx))),
     Check::new(
         "ST-13.2",
-        "every state that a loss of power can leave after up to 3 operations",
+        "after a loss of power at any moment, what was acknowledged is there, and nothing is half there",
     )
     .kills("sync settings")
-    .engines(&[Engine::Power]),
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(st_13_2(cx))),
     Check::new(
         "ST-13.3",
         "the answer of a commit is lost, applied or not: nothing is doubled",
@@ -66,6 +69,14 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .gate(durable)
     .engines(&[Engine::Kill])
     .run(|cx| Box::pin(st_13_4(cx))),
+    Check::new(
+        "ST-13.6",
+        "a cut in seal, compact and consolidate: acknowledged frontiers and rows hold",
+    )
+    .kills("two commits")
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(st_13_6(cx))),
     Check::new(
         "ST-13.5",
         "the disk is full within a batch and freed again: it goes on",
@@ -399,4 +410,12 @@ async fn st_13_1(cx: &Cx<dyn World>) -> Outcome {
 async fn st_13_4(cx: &Cx<dyn World>) -> Outcome {
     let ends = kill::kills(cx.profile);
     kill::survives(cx, |cx| Box::pin(work::hire_frontiers(cx)), &ends).await
+}
+
+async fn st_13_2(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire(cx))).await
+}
+
+async fn st_13_6(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(work::hire_frontiers(cx))).await
 }

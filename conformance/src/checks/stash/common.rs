@@ -8,10 +8,11 @@ use larder_traits::stash::{RawRow, StashDriver, StashOp, codec};
 use larder_traits::{Clock, Diff, ErrorKind, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
-use super::{Names, at, both_read, drops, empty, faults, row};
+use super::{Names, at, both_read, drops, empty, faults, row, work};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::checks::refused;
 use crate::cx::Cx;
+use crate::engine::damage;
 use crate::stash::{Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -57,10 +58,11 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(c_3_1(cx))),
     Check::new(
         "C-3.2",
-        "garbage for answers, files with flipped bits and cut ends",
+        "files with flipped bits, zeroed sectors and cut ends are opened and used",
     )
     .kills("panic, hang")
-    .engines(&[Engine::Fault, Engine::Power]),
+    .engines(&[Engine::Fault, Engine::Power])
+    .run(|cx| Box::pin(c_3_2(cx))),
     Check::new(
         "C-4.1",
         "each bound works, one above it is refused and leaves everything as it was",
@@ -501,4 +503,8 @@ async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
         std::mem::swap(&mut a, &mut b);
     }
     Ok(())
+}
+
+async fn c_3_2(cx: &Cx<dyn World>) -> Outcome {
+    damage::ends(cx, |cx| Box::pin(work::hire(cx))).await
 }
