@@ -3,11 +3,13 @@
 //! A change is claimed only when the lease of its writer has ended, and of two that recover at once one gets it. What
 //! is done then follows from the step on record and from the row:
 //!
-//! * *Upload*: no row can refer to the payload. Remove it.
+//! * *Upload*: no row refers to the payload. Remove it.
 //! * *Swap*: if the row refers to the new payload, the old one is to be removed. If the row has left what the swap
 //!   expected, the swap does not land any more, and neither payload is referred to. Otherwise the row is settled
 //!   first; where that is not possible, the change stays in the log.
 //! * *Remove*: remove.
+//!
+//! Whatever the log says, no payload is removed that the row refers to: a record that came late would be enough for it.
 //!
 //! Nothing is ever written for a caller here: a write that was not acknowledged either has landed or is undone.
 
@@ -77,8 +79,18 @@ impl Entry {
     /// Brings a change to its end as its step and the row demand. Whether it came to one; if not, it stays in the log.
     pub(crate) async fn resolve(mut self) -> bool {
         match self.change.step {
-            Step::Upload => self.discard_upload().await,
-            Step::Remove => self.remove().await,
+            Step::Upload | Step::Remove => match self.is_referenced().await {
+                None => {
+                    self.leave();
+                    false
+                }
+                Some(true) => {
+                    self.close().await;
+                    true
+                }
+                Some(false) if self.change.step == Step::Upload => self.discard_upload().await,
+                Some(false) => self.remove().await,
+            },
             Step::Swap => match self.unreferenced().await {
                 None => {
                     self.leave();
@@ -102,6 +114,18 @@ impl Entry {
     /// As [`resolve`](Self::resolve), for a change that this writer has just left.
     pub(crate) async fn resolve_later(self) {
         self.resolve().await;
+    }
+
+    /// Whether the row refers to what the change is to remove; `None` where it cannot be asked.
+    async fn is_referenced(&self) -> Option<bool> {
+        let Change {
+            object,
+            created,
+            replaced,
+            ..
+        } = &self.change;
+        let row = self.core.look(object).await.ok()?;
+        Some(refers(&row, created) || refers(&row, replaced))
     }
 
     /// Which of the two payloads of a swap nothing refers to, now or later: the new one and the old one. `None` where

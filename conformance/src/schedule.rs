@@ -218,7 +218,6 @@ struct Tasks {
     now: Duration,
     clock: Option<Arc<TestClock>>,
     steps: usize,
-    stamps: u64,
     is_dead: bool,
 }
 
@@ -304,14 +303,6 @@ impl Run {
             }
         })
         .boxed()
-    }
-
-    /// A number that is greater each time, to stamp calls and answers with.
-    #[must_use]
-    pub fn stamp(&self) -> u64 {
-        let mut tasks = lock(&self.tasks);
-        tasks.stamps += 1;
-        tasks.stamps
     }
 
     /// Lets tasks take steps until no client is left.

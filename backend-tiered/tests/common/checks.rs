@@ -1,0 +1,880 @@
+//! What must hold of any combinator. Each check tells how much it has run, or what went wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream};
+use larder_conformance::decorate::Report;
+use larder_conformance::lin::ModelName;
+use larder_conformance::schedule::{Explorer, Run, step};
+use larder_conformance::{FaultKind, Faults};
+use larder_traits::{
+    ClientError, Clock, ExpirationPolicy, HighVolumeBackend, LateLanding, Metadata, ObjectListing,
+    TieredMetadata,
+};
+
+use super::{
+    Calls, Does, LEASE, Made, Make, Start, THRESHOLD_BYTES, World, id, mortal, now, payload,
+    perform,
+};
+
+pub type Checked<T = usize> = Result<T, String>;
+
+/// A run that makes no choices of its own.
+pub fn plain() -> Run {
+    let mut explorer = Explorer::replay(&[]);
+    explorer.next_run().expect("there is one")
+}
+
+fn join(run: &Run, store: &Made) {
+    let store = Arc::clone(store);
+    run.finish(async move { store.join().await });
+}
+
+/// What a group of clients does.
+#[derive(Debug)]
+pub struct Meeting<'a> {
+    pub start: Start,
+    pub does: &'a [Does],
+    /// Whether all are on one writer, or each on one of its own.
+    pub is_shared: bool,
+    pub log_steps: bool,
+}
+
+impl Meeting<'_> {
+    /// One run to its end, and what must hold then.
+    pub fn run(&self, run: &Run, make: Make<'_>) -> Checked<()> {
+        let world = World {
+            log_steps: self.log_steps,
+            ..World::new()
+        };
+        let (calls, metadata) = (Calls::default(), Metadata::new());
+        let first = world.open(run, make);
+        self.start.prepare(run, &first, &metadata);
+        let mut stores = vec![first];
+        for (client, does) in (0..).zip(self.does) {
+            if client > 0 && !self.is_shared {
+                stores.push(world.open(run, make));
+            }
+            let store = stores.last().expect("there is one");
+            calls.make(run, client, store, *does, &metadata);
+        }
+        run.go();
+        for store in &stores {
+            join(run, store);
+        }
+        calls.last_look(run, &stores[0]);
+        let judged = calls
+            .explained(self.start, ModelName::Register)
+            .and_then(|()| world.in_order(false))
+            .and_then(|()| match calls.all_done() {
+                true => Ok(()),
+                false => Err("a call failed, and nothing was made to fail".into()),
+            });
+        judged.map_err(|why| {
+            let choices = run.choices();
+            format!("{self:?}\n{calls:?}choices {choices:?}\n{why}")
+        })
+    }
+
+    fn explore(&self, mut explorer: Explorer, make: Make<'_>) -> Checked {
+        while let Some(run) = explorer.next_run() {
+            self.run(&run, make)?;
+        }
+        Ok(explorer.runs())
+    }
+}
+
+/// TS-1, TS-3, TS-4, TS-5, TS-7: all orders in which two clients can take their steps at the tiers.
+pub fn every_order(make: Make<'_>) -> Checked {
+    let mut runs = 0;
+    for start in Start::ALL {
+        for (nth, one) in Does::ALL.into_iter().enumerate() {
+            for other in Does::ALL.into_iter().skip(nth) {
+                for is_shared in [true, false] {
+                    let meeting = Meeting {
+                        start,
+                        does: &[one, other],
+                        is_shared,
+                        log_steps: false,
+                    };
+                    runs += meeting.explore(Explorer::all(), make)?;
+                }
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// The same of two writers with the steps at the log, and of three clients; so many orders of each.
+pub fn sampled_orders(make: Make<'_>, of_each: usize) -> Checked {
+    let mut runs = 0;
+    for start in Start::ALL {
+        for one in Does::ALL {
+            for other in Does::ALL {
+                let meeting = Meeting {
+                    start,
+                    does: &[one, other],
+                    is_shared: false,
+                    log_steps: true,
+                };
+                runs += meeting.explore(Explorer::sample(11, of_each), make)?;
+                for third in Does::ALL {
+                    let meeting = Meeting {
+                        start,
+                        does: &[one, other, third],
+                        is_shared: third != Does::Get,
+                        log_steps: false,
+                    };
+                    runs += meeting.explore(Explorer::sample(12, of_each), make)?;
+                }
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// Recovers what a crash has left in `world`, first in a process that crashes itself after so many steps. Whether that
+/// one came to its end before.
+fn recover(
+    world: &World,
+    calls: &Calls,
+    start: Start,
+    make: Make<'_>,
+    steps: Option<usize>,
+) -> Checked<bool> {
+    let mut is_over = true;
+    if let Some(steps) = steps {
+        world.clock.advance(LEASE * 2);
+        let run = plain();
+        let store = world.open(&run, make);
+        run.spawn(async move {
+            drop(store.recover().await);
+            store.join().await;
+        });
+        is_over = run.go_steps(steps);
+        run.crash();
+    }
+    let run = plain();
+    let store = world.recovered(&run, make)?;
+    calls.last_look(&run, &store);
+    calls.explained(start, ModelName::Register)?;
+    world.in_order(false)?;
+    Ok(is_over)
+}
+
+/// Lets clients begin, ends everything after so many steps, and recovers. Whether the clients, and the first recovery,
+/// came to their end before.
+fn crash(
+    run: &Run,
+    start: Start,
+    does: &[Does],
+    steps: usize,
+    make: Make<'_>,
+    in_recovery: Option<usize>,
+) -> Checked<(bool, bool)> {
+    let world = World::new();
+    let (calls, metadata) = (Calls::default(), Metadata::new());
+    let store = world.open(run, make);
+    start.prepare(run, &store, &metadata);
+    for (client, does) in (0..).zip(does) {
+        calls.make(run, client, &store, *does, &metadata);
+    }
+    drop(store);
+    let is_over = run.go_steps(steps);
+    run.crash();
+    let recovered = recover(&world, &calls, start, make, in_recovery);
+    let is_recovered = recovered.map_err(|why| {
+        format!(
+            "{start:?}, {does:?}, a crash after {steps} steps, in recovery after {in_recovery:?}\n{calls:?}{why}"
+        )
+    })?;
+    Ok((is_over, is_recovered))
+}
+
+/// TS-7: everything is dropped at each await of each operation, and again at each await of the recovery from that.
+pub fn crashes(make: Make<'_>) -> Checked<(usize, usize)> {
+    let (mut points, mut nested) = (0, 0);
+    for start in Start::ALL {
+        for does in Does::WRITES {
+            for steps in 0.. {
+                let (is_over, _) = crash(&plain(), start, &[does], steps, make, None)?;
+                points += 1;
+                for in_recovery in 0.. {
+                    let recovery = Some(in_recovery);
+                    let (_, is_recovered) = crash(&plain(), start, &[does], steps, make, recovery)?;
+                    nested += 1;
+                    if is_recovered {
+                        break;
+                    }
+                }
+                if is_over {
+                    break;
+                }
+            }
+        }
+    }
+    Ok((points, nested))
+}
+
+/// TS-7: crashes while two clients are at work.
+pub fn crashed_meetings(make: Make<'_>, of_each: usize) -> Checked {
+    let mut runs = 0;
+    for start in Start::ALL {
+        for one in Does::WRITES {
+            for other in Does::WRITES {
+                let mut explorer = Explorer::sample(13, of_each);
+                while let Some(run) = explorer.next_run() {
+                    let steps = explorer.runs() % 32;
+                    crash(&run, start, &[one, other], steps, make, None)?;
+                }
+                runs += explorer.runs();
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// TS-8: a call is dropped at each of its awaits, and nobody recovers anything.
+pub fn drops(make: Make<'_>) -> Checked {
+    let mut dropped = 0;
+    for start in Start::ALL {
+        for does in Does::ALL {
+            for polls in 0.. {
+                let (world, run) = (World::new(), plain());
+                let (calls, metadata) = (Calls::default(), Metadata::new());
+                let store = world.open(&run, make);
+                start.prepare(&run, &store, &metadata);
+                let mut call = calls.call(0, &store, does, &metadata);
+                let is_over = run.finish(async move {
+                    for _ in 0..polls {
+                        if (&mut call).now_or_never().is_some() {
+                            return true;
+                        }
+                        step().await;
+                    }
+                    drop(call);
+                    false
+                });
+                join(&run, &store);
+                calls.last_look(&run, &store);
+                calls
+                    .explained(start, ModelName::Register)
+                    .and_then(|()| world.in_order(false))
+                    .map_err(|why| {
+                        format!("{start:?}, {does:?} dropped at poll {polls}\n{calls:?}{why}")
+                    })?;
+                dropped += 1;
+                if is_over {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(dropped)
+}
+
+/// The ways in which the high-volume tier can let one know what becomes of a late write.
+fn worlds() -> [fn() -> World; 4] {
+    [
+        World::new,
+        || World::fenceless(LateLanding::Fenced),
+        || World::fenceless(LateLanding::MayLandLate(Some(Duration::from_secs(5)))),
+        || World::fenceless(LateLanding::MayLandLate(None)),
+    ]
+}
+
+fn may_keep(world: &World) -> bool {
+    world.fenceless == Some(LateLanding::MayLandLate(None))
+}
+
+/// TS-3 to TS-8, C-1: the first, second, … call to a tier or to the log fails, before its effect or after it, until there
+/// is none left to fail.
+pub fn faults(make: Make<'_>) -> Checked {
+    let kinds = [
+        (FaultKind::ErrorBefore, Report::Honest),
+        (FaultKind::ErrorBefore, Report::Vague),
+        (FaultKind::ErrorAfter, Report::Honest),
+    ];
+    let mut met = 0;
+    for open in worlds() {
+        for start in Start::ALL {
+            for does in Does::ALL {
+                for (kind, report) in kinds {
+                    for nth in 1.. {
+                        let (world, run) = (open(), plain());
+                        let (calls, metadata) = (Calls::default(), Metadata::new());
+                        let store = world.open(&run, make);
+                        start.prepare(&run, &store, &metadata);
+                        world.switch.report(report);
+                        world.switch.arm(nth, kind);
+                        calls.make(&run, 0, &store, does, &metadata);
+                        run.go();
+                        join(&run, &store);
+                        let is_met = world.switch.disarm();
+                        let fenceless = world.fenceless;
+                        aftermath(&world, &run, &store, &calls, start, make).map_err(|why| {
+                            format!("fence {fenceless:?}, {start:?}, {does:?}, {kind:?} {report:?} at call {nth}\n{calls:?}{why}")
+                        })?;
+                        if !is_met {
+                            break;
+                        }
+                        met += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(met)
+}
+
+/// What was left by a fault: looked at, then recovered in this process and in the next, and looked at again.
+fn aftermath(
+    world: &World,
+    run: &Run,
+    store: &Made,
+    calls: &Calls,
+    start: Start,
+    make: Make<'_>,
+) -> Checked<()> {
+    calls.last_look(run, store);
+    let again = Arc::clone(store);
+    let recovered = run.finish(async move {
+        let recovered = again.recover().await;
+        again.join().await;
+        recovered
+    });
+    recovered.map_err(|e| format!("recover: {e}"))?;
+    run.crash();
+    let run = plain();
+    let store = world.recovered(&run, make)?;
+    calls.last_look(&run, &store);
+    calls.explained(start, ModelName::Register)?;
+    world.in_order(may_keep(world))
+}
+
+/// When a late write lands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lands {
+    Soon,
+    AfterOthers,
+    Last,
+}
+
+/// The writes that the tiers and the log can be late with. An upload is none of them: one that lands after everything
+/// else is beyond the log, and a matter for the audit.
+const MAY_BE_LATE: &[&str] = &[
+    "compare_and_write",
+    "put_non_tombstone",
+    "delete_non_tombstone",
+    "delete_object",
+    "record",
+    "complete",
+    "renew",
+];
+
+/// TS-6: the first, second, … write is answered `Unknown` and lands late: at once, after the writes of others, or last.
+pub fn late_writes(make: Make<'_>) -> Checked {
+    let mut met = 0;
+    let others: [&[Does]; 5] = [
+        &[],
+        &[Does::PutSmall],
+        &[Does::Delete],
+        &[Does::PutLarge],
+        &[Does::Delete, Does::PutSmall],
+    ];
+    for open in worlds() {
+        for start in Start::ALL {
+            for does in Does::WRITES {
+                for then in others {
+                    for lands in [Lands::Soon, Lands::AfterOthers, Lands::Last] {
+                        let how = (start, does, then, lands);
+                        met += late_in(open, how, make)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(met)
+}
+
+fn late_in(
+    open: fn() -> World,
+    (start, does, then, lands): (Start, Does, &[Does], Lands),
+    make: Make<'_>,
+) -> Checked {
+    for nth in 1.. {
+        let (world, run) = (open(), plain());
+        match world.fenceless {
+            // Nothing is late where everything later waits for it.
+            Some(LateLanding::Fenced) => return Ok(0),
+            Some(LateLanding::MayLandLate(Some(_))) if lands != Lands::Soon => return Ok(0),
+            _ => {}
+        }
+        let (calls, metadata) = (Calls::default(), Metadata::new());
+        let store = world.open(&run, make);
+        start.prepare(&run, &store, &metadata);
+        world.switch.only(MAY_BE_LATE);
+        world.switch.late(nth);
+        calls.make(&run, 0, &store, does, &metadata);
+        run.go();
+        let is_met = world.switch.disarm();
+        let deliver = |run: &Run| {
+            let switch = world.switch.clone();
+            run.finish(async move { switch.deliver().await });
+        };
+        if lands == Lands::Soon {
+            deliver(&run);
+        }
+        if world.fenceless.is_none() || may_keep(&world) {
+            join(&run, &store);
+        }
+        let second = world.open(&run, make);
+        for (client, does) in (1..).zip(then) {
+            run.finish(calls.call(client, &second, *does, &metadata));
+            calls.last_look(&run, &second);
+        }
+        join(&run, &second);
+        join(&run, &store);
+        if lands == Lands::AfterOthers {
+            deliver(&run);
+        }
+        let mut judged = aftermath(&world, &run, &store, &calls, start, make);
+        if lands == Lands::Last {
+            let run = plain();
+            deliver(&run);
+            let store = world.open(&run, make);
+            calls.last_look(&run, &store);
+            judged = judged.and_then(|()| aftermath(&world, &run, &store, &calls, start, make));
+        }
+        let fenceless = world.fenceless;
+        judged.map_err(|why| {
+            format!("fence {fenceless:?}, {start:?}, {does:?}, write {nth} late, {lands:?}, others {then:?}\n{calls:?}{why}")
+        })?;
+        if !is_met {
+            return Ok(nth.try_into().unwrap_or(usize::MAX) - 1);
+        }
+    }
+    Ok(0)
+}
+
+/// TS-4, TS-9: the object that is there ends between every two steps of one client, and of two.
+pub fn expiries(make: Make<'_>, of_each: usize) -> Checked {
+    let mut runs = 0;
+    for start in [Start::Inline, Start::Redirect] {
+        for one in Does::ALL {
+            runs += expiring(start, &[one], Explorer::all(), make)?;
+            for other in Does::ALL {
+                let explorer = Explorer::sample(14, of_each);
+                runs += expiring(start, &[one, other], explorer, make)?;
+            }
+        }
+    }
+    Ok(runs)
+}
+
+fn expiring(start: Start, does: &[Does], mut explorer: Explorer, make: Make<'_>) -> Checked {
+    let life = Duration::from_secs(10);
+    while let Some(run) = explorer.next_run() {
+        let world = World::new();
+        let calls = Calls::begun_with_mortal();
+        let store = world.open(&run, make);
+        start.prepare(&run, &store, &mortal(life));
+        for (client, does) in (0..).zip(does) {
+            calls.make(&run, client, &store, *does, &Metadata::new());
+        }
+        let (clock, times) = (Arc::clone(&world.clock), calls.clone());
+        run.spawn(async move {
+            step().await;
+            times.mortal_ends(|| clock.advance(life));
+        });
+        run.go();
+        join(&run, &store);
+        calls.last_look(&run, &store);
+        // The payload of what has ended may lie there for as long as the tier likes.
+        world.sweep();
+        calls
+            .explained(Start::Absent, ModelName::Kv)
+            .and_then(|()| world.in_order(false))
+            .and_then(|()| match calls.all_done() {
+                true => Ok(()),
+                false => Err("a call failed, and nothing was made to fail".into()),
+            })
+            .map_err(|why| {
+                let choices = run.choices();
+                format!("{start:?}, {does:?}, choices {choices:?}\n{calls:?}{why}")
+            })?;
+    }
+    Ok(explorer.runs())
+}
+
+/// TS-7: a writer uploads for longer than its lease while another process recovers again and again.
+pub fn slow_writer(make: Make<'_>) -> Checked {
+    let (world, run) = (World::new(), plain());
+    let (slow, other) = (world.open(&run, make), world.open(&run, make));
+    let inner = run.clone();
+    let pieces = stream::iter(0..5).then(move |nth| {
+        let pause = inner.sleep(LEASE * 2);
+        async move {
+            pause.await;
+            Ok(payload(&format!("{nth}"), true))
+        }
+    });
+    let (writer, outcome) = (Arc::clone(&slow), Arc::new(std::sync::Mutex::new(None)));
+    let said = Arc::clone(&outcome);
+    run.spawn(async move {
+        let (id, metadata) = (id("k"), Metadata::new());
+        let put = writer.put_object(&id, &metadata, pieces.boxed()).await;
+        *said.lock().unwrap() = Some(put);
+    });
+    let inner = run.clone();
+    run.spawn(async move {
+        for _ in 0..30 {
+            inner.sleep(LEASE / 2).await;
+            drop(other.recover().await);
+        }
+    });
+    run.go();
+    join(&run, &slow);
+    let put = outcome.lock().unwrap().take();
+    match put {
+        Some(Ok(())) => {}
+        other => return Err(format!("the slow put was answered {other:?}")),
+    }
+    let found = run.finish({
+        let slow = Arc::clone(&slow);
+        async move { perform(&slow, Does::Get, "", &Metadata::new()).await }
+    });
+    match found {
+        Ok(Some(_)) => world.in_order(false).map(|()| 1),
+        other => Err(format!("the slow object reads as {other:?}")),
+    }
+}
+
+/// TS-7: two processes recover the same crash at once.
+pub fn two_recoveries(make: Make<'_>, of_each: usize) -> Checked {
+    let mut runs = 0;
+    for start in Start::ALL {
+        for does in [Does::PutLarge, Does::Delete] {
+            for steps in 0..12 {
+                let mut explorer = Explorer::sample(15, of_each);
+                while let Some(run) = explorer.next_run() {
+                    let world = World::new();
+                    let (calls, metadata) = (Calls::default(), Metadata::new());
+                    let first = plain();
+                    let store = world.open(&first, make);
+                    start.prepare(&first, &store, &metadata);
+                    calls.make(&first, 0, &store, does, &metadata);
+                    drop(store);
+                    first.go_steps(steps);
+                    first.crash();
+                    world.clock.advance(LEASE * 2);
+                    for _ in 0..2 {
+                        let store = world.open(&run, make);
+                        run.spawn(async move {
+                            drop(store.recover().await);
+                            store.join().await;
+                        });
+                    }
+                    run.go();
+                    let store = world.open(&run, make);
+                    calls.last_look(&run, &store);
+                    calls
+                        .explained(start, ModelName::Register)
+                        .and_then(|()| world.in_order(false))
+                        .map_err(|why| format!("{start:?}, {does:?}, a crash after {steps} steps, two recoveries\n{calls:?}{why}"))?;
+                }
+                runs += explorer.runs();
+            }
+        }
+    }
+    Ok(runs)
+}
+
+/// How many deletes of one payload fail before one goes well.
+const FAILING: usize = 50;
+
+/// TS-7: a payload cannot be removed for a while. The call is `Ok` all the same, the attempts are bounded, and recovery
+/// removes it later.
+pub fn stuck_cleanup(make: Make<'_>) -> Checked {
+    let mut attempts_max = 0;
+    for does in Does::WRITES {
+        let (world, run) = (World::new(), plain());
+        let (calls, metadata) = (Calls::default(), Metadata::new());
+        let store = world.open(&run, make);
+        Start::Redirect.prepare(&run, &store, &metadata);
+        world.switch.only(&["delete_object"]);
+        world.switch.arm_all(FaultKind::ErrorBefore);
+        calls.make(&run, 0, &store, does, &metadata);
+        run.go();
+        if !calls.all_done() {
+            return Err(format!("a failing cleanup made a call fail\n{calls:?}"));
+        }
+        // A loop without an end is let out after this many.
+        let count = || {
+            let calls = world.switch.calls();
+            calls
+                .iter()
+                .filter(|call| call.method == "delete_object")
+                .count()
+        };
+        while count() < FAILING && !run.go_steps(1) {}
+        let attempts = count();
+        if attempts >= FAILING {
+            return Err(format!("{attempts} attempts at a cleanup that fails"));
+        }
+        attempts_max = attempts_max.max(attempts);
+        join(&run, &store);
+        world.switch.disarm();
+        let again = Arc::clone(&store);
+        run.finish(async move {
+            drop(again.recover().await);
+            again.join().await;
+        });
+        calls.last_look(&run, &store);
+        calls.explained(Start::Redirect, ModelName::Register)?;
+        world
+            .in_order(false)
+            .map_err(|why| format!("{does:?}, cleanup that failed: {why}"))?;
+    }
+    Ok(attempts_max)
+}
+
+/// TS-1: what lies where, by size, whatever the pieces.
+pub fn ladder(make: Make<'_>) -> Checked {
+    let mut sizes = 0;
+    for len in [
+        0,
+        1,
+        THRESHOLD_BYTES - 1,
+        THRESHOLD_BYTES,
+        THRESHOLD_BYTES + 1,
+        10 * THRESHOLD_BYTES,
+    ] {
+        for piece in [1, 3, len.max(1)] {
+            let (world, run) = (World::new(), plain());
+            let store = world.open(&run, make);
+            let whole = Bytes::from(
+                (0..len)
+                    .map(|n| b'a' + u8::try_from(n % 26).unwrap())
+                    .collect::<Vec<_>>(),
+            );
+            let pieces: Vec<_> = whole
+                .chunks(piece)
+                .map(|it| Ok(Bytes::copy_from_slice(it)))
+                .collect();
+            let (inner, expected) = (Arc::clone(&store), whole.clone());
+            let found = run.finish(async move {
+                let (id, metadata) = (id("k"), Metadata::new());
+                inner
+                    .put_object(&id, &metadata, stream::iter(pieces).boxed())
+                    .await?;
+                let size = inner
+                    .get_metadata(&id)
+                    .await?
+                    .and_then(|metadata| metadata.size);
+                let found = perform(&inner, Does::Get, "", &Metadata::new()).await?;
+                Ok::<_, larder_traits::BackendError>((found, size))
+            });
+            let text = String::from_utf8_lossy(&expected).into_owned();
+            match found {
+                Ok((Some(found), Some(size)))
+                    if found == text && usize::try_from(size) == Ok(len) => {}
+                other => return Err(format!("{len} bytes came back as {other:?}")),
+            }
+            let row = now(world.high.high_volume().get_tiered_metadata(&id("k")));
+            let is_inline = matches!(row, Ok(TieredMetadata::Object(_)));
+            if is_inline != (len <= THRESHOLD_BYTES) {
+                return Err(format!(
+                    "{len} bytes with a threshold of {THRESHOLD_BYTES}: {row:?}"
+                ));
+            }
+            world.in_order(false)?;
+            sizes += 1;
+        }
+    }
+    Ok(sizes)
+}
+
+/// TS-1, TS-2: what a call costs at the tiers, and in which order: payload first, redirect last.
+pub fn costs(make: Make<'_>) -> Checked {
+    let (world, run) = (World::new(), plain());
+    let store = world.open(&run, make);
+    let cost = |does: Does| {
+        world.switch.forget_calls();
+        let inner = Arc::clone(&store);
+        let ended = run.finish(async move {
+            let ended = perform(&inner, does, "v", &Metadata::new()).await;
+            inner.join().await;
+            ended
+        });
+        ended.map_err(|e| e.to_string())?;
+        let calls = world.switch.calls();
+        let calls: Vec<String> = calls
+            .iter()
+            .map(|it| format!("{}.{}", it.store, it.method))
+            .collect();
+        Ok::<_, String>(calls.join(" "))
+    };
+    let large = "high.get_tiered_metadata log.record high.compare_and_write";
+    for (does, expected) in [
+        (Does::Get, "high.get_tiered_object".to_owned()),
+        (Does::PutSmall, "high.put_non_tombstone".into()),
+        (Does::PutSmall, "high.put_non_tombstone".into()),
+        (Does::Get, "high.get_tiered_object".into()),
+        (Does::Delete, "high.delete_non_tombstone".into()),
+        (Does::PutLarge, format!("log.renew log.record long.put_object {large} log.complete")),
+        (Does::Get, "high.get_tiered_object long.get_object".into()),
+        (Does::PutLarge, format!("log.record long.put_object {large} log.record long.delete_object log.complete")),
+        (Does::PutSmall, "high.put_non_tombstone log.record high.compare_and_write log.record long.delete_object log.complete".into()),
+        (Does::PutLarge, format!("log.record long.put_object {large} log.complete")),
+        (Does::Delete, "high.delete_non_tombstone log.record high.compare_and_write log.record long.delete_object log.complete".into()),
+    ] {
+        let calls = cost(does)?;
+        if calls != expected {
+            return Err(format!("{does:?} made these calls:\n  {calls}\nand not these:\n  {expected}"));
+        }
+    }
+    Ok(11)
+}
+
+/// TS-1: a client's stream that fails, before the threshold and behind it.
+pub fn failing_client(make: Make<'_>) -> Checked {
+    for start in Start::ALL {
+        for len in [0, THRESHOLD_BYTES, THRESHOLD_BYTES * 3] {
+            let (world, run) = (World::new(), plain());
+            let (calls, metadata) = (Calls::default(), Metadata::new());
+            let store = world.open(&run, make);
+            start.prepare(&run, &store, &metadata);
+            world.switch.forget_calls();
+            let broken = [
+                Ok(Bytes::from(vec![b'x'; len])),
+                Err(ClientError::new("broken")),
+            ];
+            let inner = Arc::clone(&store);
+            let put = run.finish(async move {
+                let stream = stream::iter(broken).boxed();
+                inner.put_object(&id("k"), &Metadata::new(), stream).await
+            });
+            if !matches!(put, Err(larder_traits::BackendError::Client(_))) {
+                return Err(format!("a broken stream was answered {put:?}"));
+            }
+            let touched = world.switch.count();
+            if len <= THRESHOLD_BYTES && touched != 0 {
+                return Err(format!(
+                    "{touched} calls for a stream that broke after {len} bytes"
+                ));
+            }
+            join(&run, &store);
+            calls.last_look(&run, &store);
+            calls.explained(start, ModelName::Register)?;
+            world.in_order(false)?;
+        }
+    }
+    Ok(9)
+}
+
+/// TS-9: redirect and payload end together, and an access extends both.
+pub fn one_deadline(make: Make<'_>) -> Checked {
+    let life = Duration::from_secs(1_000);
+    for policy in [
+        ExpirationPolicy::TimeToLive(life),
+        ExpirationPolicy::TimeToIdle(life),
+    ] {
+        let (world, run) = (World::new(), plain());
+        let store = world.open(&run, make);
+        let deadlines = || {
+            let row = now(world.high.high_volume().get_tiered_metadata(&id("k")));
+            let Ok(TieredMetadata::Tombstone(redirect)) = row else {
+                return Err(format!("no redirect: {row:?}"));
+            };
+            let payloads =
+                now(world.long.high_volume().list_objects(None, 10)).map_err(|e| e.to_string())?;
+            if payloads.ids != [redirect.target.clone()] {
+                return Err(format!("payloads {payloads:?}"));
+            }
+            Ok(redirect.time_expires)
+        };
+        let metadata = Metadata::with_policy(policy);
+        let does = |does| {
+            let (inner, metadata) = (Arc::clone(&store), metadata.clone());
+            run.finish(async move {
+                let ended = perform(&inner, does, "v", &metadata).await;
+                inner.join().await;
+                (ended, inner.get_metadata(&id("k")).await)
+            })
+        };
+        // The upload takes time, in which a deadline of its own would fall behind.
+        let (clock, steps) = (Arc::clone(&world.clock), run.clone());
+        run.spawn_background(async move {
+            for _ in 0..30 {
+                step().await;
+                clock.advance(Duration::from_secs(1));
+            }
+            drop(steps);
+        });
+        let (_, shown) = does(Does::PutLarge);
+        let shown = shown.ok().flatten().and_then(|it| it.time_expires);
+        let redirect = deadlines()?;
+        if shown != redirect || redirect.is_none() {
+            return Err(format!(
+                "{policy:?}: the payload ends at {shown:?}, the redirect at {redirect:?}"
+            ));
+        }
+        run.go_steps(100);
+        world.clock.advance(life / 2);
+        let (_, shown) = does(Does::Get);
+        let shown = shown.ok().flatten().and_then(|it| it.time_expires);
+        let extended = deadlines()?;
+        if shown != extended {
+            return Err(format!(
+                "{policy:?}, after an access: the payload ends at {shown:?}, the redirect at {extended:?}"
+            ));
+        }
+        let is_idle = matches!(policy, ExpirationPolicy::TimeToIdle(_));
+        let wanted = if is_idle {
+            Some(world.clock.now() + life)
+        } else {
+            redirect
+        };
+        if extended != wanted {
+            return Err(format!(
+                "{policy:?}, after an access: {extended:?}, and not {wanted:?}"
+            ));
+        }
+        world.clock.advance(life);
+        let (found, _) = does(Does::Get);
+        if !matches!(found, Ok(None)) {
+            return Err(format!("{policy:?}, at the deadline: {found:?}"));
+        }
+    }
+    Ok(2)
+}
+
+/// TS-2, TS-5: a payload that is missing for good is an error, after a bounded number of looks.
+pub fn missing_payload(make: Make<'_>) -> Checked {
+    let (world, run) = (World::new(), plain());
+    let store = world.open(&run, make);
+    Start::Redirect.prepare(&run, &store, &Metadata::new());
+    let payloads =
+        now(world.long.high_volume().list_objects(None, 10)).map_err(|e| e.to_string())?;
+    for payload in &payloads.ids {
+        let long = world.long.high_volume();
+        let delete = larder_traits::Backend::delete_object(&long, payload);
+        delete
+            .now_or_never()
+            .expect("memory waits for nothing")
+            .map_err(|e| e.to_string())?;
+    }
+    world.switch.forget_calls();
+    let inner = Arc::clone(&store);
+    let found = run.finish(async move { perform(&inner, Does::Get, "", &Metadata::new()).await });
+    let looks = usize::try_from(world.switch.count()).unwrap_or(usize::MAX);
+    match found {
+        Err(e) if super::is_unavailable(&e) && looks > 2 && looks < 100 => Ok(looks),
+        other => Err(format!(
+            "a missing payload reads as {other:?}, after {looks} calls"
+        )),
+    }
+}

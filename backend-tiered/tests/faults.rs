@@ -1,0 +1,36 @@
+//! Tiers and a log that fail, answer late, or not at all.
+
+mod common;
+
+use common::checks::{self, Checked};
+use common::shipped;
+
+fn held<T>(checked: Checked<T>) -> T {
+    checked.unwrap_or_else(|why| panic!("{why}"))
+}
+
+#[test]
+fn every_call_fails_before_and_after_its_effect() {
+    let met = held(checks::faults(&shipped));
+    println!("{met} faults met");
+    assert!(met > 200, "far fewer faults than calls");
+}
+
+#[test]
+fn every_write_lands_late() {
+    let met = held(checks::late_writes(&shipped));
+    println!("{met} late writes");
+    assert!(met > 200, "far fewer late writes than writes");
+}
+
+#[test]
+fn a_cleanup_that_fails_is_bounded_and_done_later() {
+    let attempts = held(checks::stuck_cleanup(&shipped));
+    println!("{attempts} attempts at most");
+}
+
+#[test]
+fn a_payload_that_is_missing_is_an_error_soon() {
+    let looks = held(checks::missing_payload(&shipped));
+    println!("{looks} calls");
+}

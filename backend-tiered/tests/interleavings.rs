@@ -1,0 +1,58 @@
+//! Every order of the steps of two clients, a sample for three, and crashes and drops at every step.
+
+mod common;
+
+use common::checks::{self, Checked};
+use common::shipped;
+
+fn held<T>(checked: Checked<T>) -> T {
+    checked.unwrap_or_else(|why| panic!("{why}"))
+}
+
+#[test]
+fn two_clients_in_every_order() {
+    let runs = held(checks::every_order(&shipped));
+    println!("two clients: {runs} orders, all of them");
+}
+
+#[test]
+fn two_and_three_clients_in_a_sample_of_orders() {
+    let runs = held(checks::sampled_orders(&shipped, 40));
+    println!("two and three clients: {runs} orders, a sample");
+}
+
+#[test]
+fn the_object_ends_between_every_two_steps() {
+    let runs = held(checks::expiries(&shipped, 100));
+    println!("an object that ends meanwhile: {runs} orders");
+}
+
+#[test]
+fn a_crash_at_every_step_and_in_every_recovery_from_it() {
+    let (points, nested) = held(checks::crashes(&shipped));
+    println!("{points} crash points, and {nested} in the recoveries from them");
+    assert!(nested > 500, "far fewer crash points than steps");
+}
+
+#[test]
+fn a_crash_while_two_clients_meet() {
+    let runs = held(checks::crashed_meetings(&shipped, 100));
+    println!("{runs} crashes while two clients met");
+}
+
+#[test]
+fn a_call_dropped_at_every_step() {
+    let drops = held(checks::drops(&shipped));
+    println!("{drops} calls dropped");
+}
+
+#[test]
+fn two_recoveries_at_once() {
+    let runs = held(checks::two_recoveries(&shipped, 30));
+    println!("{runs} pairs of recoveries");
+}
+
+#[test]
+fn a_slow_writer_keeps_what_it_uploads_while_others_recover() {
+    held(checks::slow_writer(&shipped));
+}
