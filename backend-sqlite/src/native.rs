@@ -52,8 +52,6 @@ struct Inner {
     done: watch::Receiver<u64>,
     /// How many threads there are.
     threads: watch::Sender<usize>,
-    #[cfg(test)]
-    pub(crate) sabotage: Arc<std::sync::atomic::AtomicU8>,
 }
 
 /// How many things a file holds physically; what a call could see of them may be fewer.
@@ -91,25 +89,14 @@ impl SqlitePlace {
         let (done_at, done) = watch::channel(0);
         let threads = watch::Sender::new(0);
         let (answer, opened) = oneshot::channel();
-        #[cfg(test)]
-        let sabotage = Arc::default();
         {
             let (config, jobs) = (Arc::clone(&config), Arc::clone(&jobs));
-            #[cfg(test)]
-            let sabotage = Arc::clone(&sabotage);
             start(&threads, NonZeroUsize::MIN, "larder-sq-write", move || {
                 match open_writer(&config) {
                     Err(refusal) => drop(answer.send(Err(refusal))),
                     Ok(opened) => {
                         let epoch = opened.1;
-                        let writer = Writer::new(
-                            opened,
-                            config,
-                            jobs,
-                            done_at,
-                            #[cfg(test)]
-                            sabotage,
-                        );
+                        let writer = Writer::new(opened, config, jobs, done_at);
                         // Where the caller dropped the opening, nobody will ever close the queue.
                         if answer.send(Ok(epoch)).is_ok() {
                             writer.run();
@@ -130,8 +117,6 @@ impl SqlitePlace {
             dropped: AtomicU64::new(0),
             done,
             threads,
-            #[cfg(test)]
-            sabotage,
         };
         inner.epoch = match opened.await {
             Ok(opened) => opened?,

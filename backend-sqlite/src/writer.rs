@@ -155,8 +155,6 @@ pub(crate) struct Writer {
     /// All jobs up to this ticket that were taken are answered.
     done: watch::Sender<u64>,
     marks: (RandomState, u64),
-    #[cfg(test)]
-    sabotage: Arc<std::sync::atomic::AtomicU8>,
 }
 
 /// A batch that was run and is not committed yet.
@@ -172,7 +170,6 @@ impl Writer {
         config: Arc<SqliteConfig>,
         jobs: Arc<Jobs>,
         done: watch::Sender<u64>,
-        #[cfg(test)] sabotage: Arc<std::sync::atomic::AtomicU8>,
     ) -> Self {
         Self {
             conn,
@@ -181,8 +178,6 @@ impl Writer {
             jobs,
             done,
             marks: (RandomState::new(), 0),
-            #[cfg(test)]
-            sabotage,
         }
     }
 
@@ -337,7 +332,7 @@ impl Writer {
             return Verdict::NotApplied(Failure::of(&e));
         }
         // Commit point: past this line a failure may still have taken effect.
-        match self.execute_commit() {
+        match self.execute("COMMIT") {
             Ok(()) => Verdict::Stands,
             Err(e) => self.settle(mark, version, &e),
         }
@@ -399,32 +394,7 @@ impl Writer {
         *count += 1;
         random.hash_one(*count).to_le_bytes()
     }
-
-    #[cfg(not(test))]
-    fn execute_commit(&self) -> rusqlite::Result<()> {
-        self.execute("COMMIT")
-    }
-
-    /// Loses a commit, or only the answer to it, where a test asks for it.
-    #[cfg(test)]
-    fn execute_commit(&self) -> rusqlite::Result<()> {
-        use std::sync::atomic::Ordering::SeqCst;
-        let full = || {
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
-            Err(rusqlite::Error::SqliteFailure(code, None))
-        };
-        match self.sabotage.swap(0, SeqCst) {
-            LOSE_COMMIT => full(),
-            LOSE_ANSWER => self.execute("COMMIT").and_then(|()| full()),
-            _ => self.execute("COMMIT"),
-        }
-    }
 }
-
-#[cfg(test)]
-pub(crate) const LOSE_COMMIT: u8 = 1;
-#[cfg(test)]
-pub(crate) const LOSE_ANSWER: u8 = 2;
 
 /// Answers all that still wait, however the thread ends.
 impl Drop for Writer {

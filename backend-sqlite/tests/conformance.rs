@@ -1,11 +1,14 @@
 //! The suite on a file.
 
+mod failing_vfs;
+
 use std::sync::{Arc, Mutex};
 
+use failing_vfs::{NoSpace, Switch};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use larder_conformance::{
-    BoxError, Caps, Env, Fixture, Probe, backend, high_volume, kv_client, stash,
+    BoxError, Caps, Env, Faults, Fixture, Probe, backend, high_volume, kv_client, stash,
 };
 use larder_sqlite::{SqliteConfig, SqliteHighVolume, SqliteKvClient, SqlitePlace, SqliteStash};
 use larder_traits::{TestClock, stash::StashDriver};
@@ -16,6 +19,7 @@ struct World {
     folder: Arc<TempDir>,
     clock: Arc<TestClock>,
     opened: Mutex<Vec<SqlitePlace>>,
+    switch: Arc<Switch>,
 }
 
 fn config(folder: &TempDir, place: &str) -> SqliteConfig {
@@ -39,8 +43,10 @@ impl World {
 
 impl Fixture for World {
     async fn new(env: &Env) -> Result<Self, BoxError> {
+        let folder = env.tempdir()?;
         Ok(Self {
-            folder: Arc::new(env.tempdir()?),
+            switch: Switch::of(folder.path()),
+            folder: Arc::new(folder),
             clock: Arc::default(),
             opened: Mutex::default(),
         })
@@ -63,6 +69,10 @@ impl Fixture for World {
 
     fn probe(&self) -> Option<Arc<dyn Probe>> {
         Some(Arc::new(Rows(Arc::clone(&self.folder))))
+    }
+
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        Some(Arc::<Switch>::clone(&self.switch))
     }
 }
 
@@ -122,6 +132,10 @@ impl stash::Open for World {
 
     async fn open_exclusive(&self, place: &str) -> Result<Option<SqliteStash>, BoxError> {
         Ok(Some(self.place(place, true).await?.stash()))
+    }
+
+    fn no_space(&self) -> Option<Arc<dyn Faults>> {
+        Some(Arc::new(NoSpace(Arc::clone(&self.switch))))
     }
 }
 

@@ -265,27 +265,63 @@ async fn a_file_that_was_cut_short_is_an_error_or_makes_no_difference() {
     }
 }
 
-#[tokio::test]
-#[ignore = "mounts a small file system, which only root may do"]
-async fn a_full_disk_loses_nothing_and_goes_on_when_it_has_space_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let mount = |args: &[&str]| {
-        let mut command = Command::new(args[0]);
-        let status = command.args(&args[1..]).arg(folder.path()).status();
-        assert!(status.unwrap().success());
-    };
-    mount(&["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs"]);
-    let filler = folder.path().join("filler");
-    let path = folder.path().join("db");
+/// A small file system of its own, unmounted when the value is dropped.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    /// Memory that is bounded.
+    fn tmpfs() -> Self {
+        let mount = Self(tempfile::tempdir().unwrap());
+        let at = mount.at();
+        run(&["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs"], &at);
+        mount
+    }
+
+    /// A file system with blocks of its own, in a file, as on a disk.
+    fn ext4() -> Self {
+        let mount = Self(tempfile::tempdir().unwrap());
+        let image = mount.0.path().join("image");
+        fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+        run(&["mkfs.ext4", "-q"], &image);
+        let loops = ["mount", "-o", "loop", image.to_str().unwrap()];
+        run(&loops, &mount.at());
+        mount
+    }
+
+    fn at(&self) -> PathBuf {
+        let at = self.0.path().join("at");
+        fs::create_dir_all(&at).unwrap();
+        at
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let at = self.at();
+        let unmounted = Command::new("umount").arg("-l").arg(at).status();
+        // What is mounted there must not be removed file by file with the folder.
+        assert!(unmounted.is_ok_and(|it| it.success()), "unmounted");
+    }
+}
+
+fn run(args: &[&str], last: &Path) {
+    let mut command = Command::new(args[0]);
+    let status = command.args(&args[1..]).arg(last).status();
+    assert!(status.unwrap().success(), "{args:?}");
+}
+
+async fn fill(mount: Mount) {
+    let filler = mount.at().join("filler");
+    let path = mount.at().join("db");
     fs::write(&filler, vec![0; 1 << 20]).unwrap();
     let place = open(&path).await;
     let kv = place.kv_client();
     let mut told = Vec::new();
-    let refused = loop {
+    let (key, refused) = loop {
         let key = told.len().to_string();
         match kv.put(&key, vec![b'v'; 5000]).await {
             Ok(()) => told.push(key),
-            Err(e) => break e,
+            Err(e) => break (key, e),
         }
     };
     assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused:?}");
@@ -295,11 +331,20 @@ async fn a_full_disk_loses_nothing_and_goes_on_when_it_has_space_again() {
         assert!(kv.get(key).await.unwrap().is_some());
     }
     kv.put("after", "v").await.unwrap();
+    let there = kv.get(&key).await.unwrap().is_some();
+    assert!(!there || refused.outcome() == Outcome::Unknown);
     place.close().await;
     let place = open(&path).await;
     for key in &told {
         assert!(place.kv_client().get(key).await.unwrap().is_some());
     }
+    assert_eq!(place.kv_client().get(&key).await.unwrap().is_some(), there);
     place.close().await;
-    mount(&["umount"]);
+}
+
+#[tokio::test]
+#[ignore = "mounts a small file system, which only root may do"]
+async fn a_full_disk_loses_nothing_and_goes_on_when_it_has_space_again() {
+    fill(Mount::tmpfs()).await;
+    fill(Mount::ext4()).await;
 }

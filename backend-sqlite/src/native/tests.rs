@@ -1,82 +1,19 @@
-//! Commits that are lost, and answers to commits that are lost (ST-13); calls that are dropped (C-6).
+//! Calls that share a commit, that are dropped (C-6), and that wait for their turn (C-4).
 
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context, Poll, Waker};
 
-use larder_traits::stash::{CollectionId, RawRow, Rows, StashDriver, StashOp};
 use larder_traits::{KvClient, Outcome};
 use tempfile::TempDir;
 
 use super::*;
-use crate::writer::{LOSE_ANSWER, LOSE_COMMIT};
 
 async fn place() -> (TempDir, SqlitePlace) {
     let folder = tempfile::tempdir().unwrap();
     let config = SqliteConfig::new(folder.path().join("db"));
     let place = SqlitePlace::open(config).await.unwrap();
     (folder, place)
-}
-
-fn one_row(id: CollectionId) -> Vec<StashOp> {
-    let row = RawRow {
-        key: "k".into(),
-        value: "v".into(),
-        time: 0,
-        diff: 1,
-    };
-    vec![StashOp::Update {
-        id,
-        rows: vec![row],
-    }]
-}
-
-#[tokio::test]
-async fn a_lost_answer_is_told_from_a_lost_commit() {
-    let (_folder, place) = place().await;
-    let stash = place.stash();
-    let id = stash.open("c").await.unwrap();
-    let rows = async || stash.snapshot(id, Rows::All).await.unwrap().rows.len();
-
-    place.inner.sabotage.store(LOSE_ANSWER, SeqCst);
-    stash.commit(one_row(id)).await.unwrap();
-    assert_eq!(rows().await, 1);
-
-    place.inner.sabotage.store(LOSE_COMMIT, SeqCst);
-    let e = stash.commit(one_row(id)).await.unwrap_err();
-    assert_eq!(
-        (e.kind(), e.outcome()),
-        (ErrorKind::NoSpace, Outcome::NotApplied)
-    );
-    assert_eq!(rows().await, 1);
-    stash.commit(one_row(id)).await.unwrap();
-    assert_eq!(rows().await, 2);
-}
-
-#[tokio::test]
-async fn a_lost_commit_takes_the_refusals_that_it_caused_with_it() {
-    let (_folder, place) = place().await;
-    let stash = place.stash();
-    let id = stash.open("c").await.unwrap();
-    let upper = larder_traits::Antichain::from_elem(5);
-    let seal = vec![StashOp::Seal { id, upper }];
-    // Both in one transaction: the update is refused because of the seal, which is lost.
-    place.inner.sabotage.store(LOSE_COMMIT, SeqCst);
-    let blocker = rusqlite::Connection::open(place.config().path()).unwrap();
-    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let free = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        blocker.execute_batch("COMMIT").unwrap();
-    };
-    let (sealed, updated, ()) = tokio::join!(stash.commit(seal), stash.commit(one_row(id)), free);
-    for e in [sealed.unwrap_err(), updated.unwrap_err()] {
-        assert_eq!(
-            (e.kind(), e.outcome()),
-            (ErrorKind::NoSpace, Outcome::NotApplied)
-        );
-    }
-    stash.commit(one_row(id)).await.unwrap();
 }
 
 #[tokio::test]
