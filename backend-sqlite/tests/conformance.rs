@@ -2,6 +2,7 @@
 
 mod failing_vfs;
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use failing_vfs::{NoSpace, Switch};
@@ -24,8 +25,10 @@ struct World {
 
 fn config(folder: &TempDir, place: &str) -> SqliteConfig {
     let config = SqliteConfig::new(folder.path().join(place.replace('/', "~") + ".db"));
-    // Small enough for the quick profile to write one that is too large.
+    // Small enough for the quick profile to write one that is too large, and to have more calls than there is room for
+    // without waiting for the disk thousands of times.
     config
+        .with_in_flight_max(const { NonZeroUsize::new(64).expect("it is not zero") })
         .with_kv_value_len_bytes_max(1 << 20)
         .with_payload_len_bytes_max(1 << 20)
 }
