@@ -1,2 +1,71 @@
-//! Larder beside its peers.
-fn main() {}
+//! Larder beside its peers: `cargo xtask bench <name>`.
+//!
+//! A figure counts when it is a ratio measured side by side: our store and the peer do the same work on the same machine
+//! in the same run and take turns round by round, and the figure is the median of the ratios of the rounds, with the
+//! least and the greatest beside it. What is measured against whom is one file per table; [`harness`] is what they share.
+
+mod checker;
+mod harness;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use harness::{Bench, Result};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Name {
+    /// The linearizability checker against other checkers.
+    Checker,
+}
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", about = "Larder beside its peers")]
+struct Arguments {
+    /// Which table to measure
+    bench: Name,
+    /// Fewer and smaller rounds of every row, within a minute
+    #[arg(long)]
+    quick: bool,
+    /// Print what is written to the file instead of the table
+    #[arg(long)]
+    json: bool,
+    /// The folder for the results and for the data of stores that need a disk; below `target` if it is not named
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+fn default_folder() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package
+        .parent()
+        .unwrap_or(package)
+        .join("target")
+        .join("larder")
+        .join("bench")
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match measure(&arguments) {
+        Ok(answer) => {
+            harness::print(&answer);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            harness::complain(&format!("bench: {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<String> {
+    let (name, run): (&str, fn(&mut Bench) -> Result) = match arguments.bench {
+        Name::Checker => ("checker", checker::run),
+    };
+    let folder = arguments.folder.clone().unwrap_or_else(default_folder);
+    let mut bench = Bench::new(name, arguments.quick, &folder)?;
+    run(&mut bench)?;
+    let json = bench.save()?;
+    Ok(if arguments.json { json } else { bench.render() })
+}

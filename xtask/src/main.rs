@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that a contributor or CI has to run, one word each.
 
+mod bench;
 mod cargo;
 mod lint;
 mod mutants;
@@ -16,6 +17,10 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     (
         "mutants",
         "[--json] hold the suite against its zoo of broken stores",
+    ),
+    (
+        "bench",
+        "<name> [--quick] [--json] measure larder beside its peers, optimized",
     ),
     (
         "lint",
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "conformance" => conformance(rest),
         "mutants" => mutants::run(rest),
+        "bench" => bench::run(rest),
         "lint" => lint::run(rest),
         "tidy" => tidy::run(rest),
         "report-test" => report_test(rest),

@@ -60,7 +60,15 @@ fn number_before(text: &str, word: &str) -> usize {
 
 pub(crate) fn run(rest: &[String]) -> Result {
     no_arguments("test", rest)?;
-    let (lines, success) = cargo::lines(&["test", "--workspace", "--no-fail-fast"], &[], false)?;
+    // The bench measures and tests nothing, and its peers take longer to compile than everything else together.
+    let arguments = [
+        "test",
+        "--workspace",
+        "--exclude",
+        "larder-bench",
+        "--no-fail-fast",
+    ];
+    let (lines, success) = cargo::lines(&arguments, &[], false)?;
     let counts = Counts::read(&lines);
     if !counts.reasons.is_empty() {
         answer("\nwhat did not run, and why:");

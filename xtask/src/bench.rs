@@ -1,0 +1,19 @@
+//! `cargo xtask bench`: Larder beside its peers, optimized.
+
+use crate::{Result, cargo, root};
+
+pub(crate) fn run(rest: &[String]) -> Result {
+    let folder = root().join("target").join("larder").join("bench");
+    let folder = folder.display().to_string();
+    let mut arguments = vec![
+        "run",
+        "--release",
+        "--package",
+        "larder-bench",
+        "--",
+        "--folder",
+        &folder,
+    ];
+    arguments.extend(rest.iter().map(String::as_str));
+    cargo::run(&arguments, &[])
+}
