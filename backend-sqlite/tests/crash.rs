@@ -119,6 +119,13 @@ const KEYS: u32 = 60;
 /// A closed file with a bit of everything, and the id of its collection.
 async fn furnished(path: &Path) -> CollectionId {
     let place = open(path).await;
+    let id = furnish(&place).await;
+    place.close().await;
+    assert!(!beside(path, "-wal").exists());
+    id
+}
+
+async fn furnish(place: &SqlitePlace) -> CollectionId {
     let (kv, stash, rows) = (place.kv_client(), place.stash(), place.high_volume());
     let id = stash.open("c").await.unwrap();
     for n in 0..KEYS {
@@ -138,9 +145,13 @@ async fn furnished(path: &Path) -> CollectionId {
         .commit(vec![update, StashOp::Seal { id, upper }])
         .await
         .unwrap();
-    place.close().await;
-    assert!(!path.with_extension("db-wal").exists());
     id
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn object(n: u32) -> ObjectId {
@@ -262,6 +273,34 @@ async fn a_file_that_was_cut_short_is_an_error_or_makes_no_difference() {
     for len in (1..whole.len()).step_by(1000) {
         // Refused or opened: `read_all` looks at what comes of it.
         let _either = read_all(&damaged_copy(folder.path(), &whole[..len]), id).await;
+    }
+}
+
+/// What lies in the log is not in the file yet: the log as a process leaves it that is killed.
+#[tokio::test]
+async fn a_damaged_log_is_an_error_or_ends_before_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let place = open(&path).await;
+    let id = furnish(&place).await;
+    let [file, log] = ["", "-wal"].map(|suffix| fs::read(beside(&path, suffix)).unwrap());
+    assert!(log.len() > 100 * 4096, "{}", log.len());
+    place.close().await;
+    let copied = async |log: &[u8]| {
+        let copy = damaged_copy(folder.path(), &file);
+        fs::write(beside(&copy, "-wal"), log).unwrap();
+        // Refused or opened: `read_all` looks at what comes of it.
+        read_all(&copy, id).await
+    };
+    copied(&log).await.unwrap();
+    let places = (0..32).chain((32..log.len()).step_by(9_973));
+    for place in places {
+        let mut damaged = log.clone();
+        damaged[place] ^= 0x10;
+        let _either = copied(&damaged).await;
+    }
+    for len in (0..log.len()).step_by(19_997) {
+        let _either = copied(&log[..len]).await;
     }
 }
 
