@@ -1,8 +1,8 @@
 //! The linearizability checker against the two others that a Rust project finds: the search of `todc-utils` and the
 //! tester of `stateright`.
 //!
-//! Everybody gets the same histories of one key, in the form they want, and only the judging is timed. Ours makes its
-//! witness within that time, the others answer yes or no. A peer that has not answered within its budget is stopped,
+//! Everybody gets the same histories of one key, in the form they want, and only the judging is timed, in CPU time of the
+//! one thread that it needs. Ours makes its witness within that time, the others answer yes or no. A peer that has not answered within its budget is stopped,
 //! and what it used counts as its time: such a ratio is a lower bound. Every answer that a peer does give must be ours.
 
 mod histories;
@@ -70,11 +70,11 @@ fn against_todc(bench: &mut Bench, dice: &mut Dice, per_client: usize, bad: bool
         &work,
         vec![
             Contender::new(OURS, |round| {
-                Sample::of(1, || is_linearizable(&ours[round]).map(|_| ()))
+                Sample::of_computing(1, || is_linearizable(&ours[round]).map(|_| ()))
             }),
             Contender::new(TODC, |round| {
                 let history = theirs[round].take().ok_or("a history is judged once")?;
-                Sample::of(1, || {
+                Sample::of_computing(1, || {
                     answers[round] = peers::todc(history, budget);
                     Ok(())
                 })
@@ -94,7 +94,7 @@ fn against_stateright(bench: &mut Bench, dice: &mut Dice, per_client: usize) -> 
     const ROUNDS: usize = 100;
     const EACH_ROUND: usize = 100;
     const UNKNOWN_PERCENT: u64 = 5;
-    let budget = Budget::new(Duration::from_millis(bench.either(20, 4)), u64::MAX);
+    let budget = Budget::new(Duration::from_millis(bench.either(30, 4)), u64::MAX);
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     for number in 0..ROUNDS * EACH_ROUND {
@@ -118,7 +118,7 @@ fn against_stateright(bench: &mut Bench, dice: &mut Dice, per_client: usize) -> 
         &work,
         vec![
             Contender::new(OURS, |round| {
-                Sample::of(EACH_ROUND, || {
+                Sample::of_computing(EACH_ROUND, || {
                     for history in &ours[batch(round)] {
                         is_linearizable(history)?;
                     }
@@ -126,7 +126,7 @@ fn against_stateright(bench: &mut Bench, dice: &mut Dice, per_client: usize) -> 
                 })
             }),
             Contender::new(STATERIGHT, |round| {
-                Sample::of(EACH_ROUND, || {
+                Sample::of_computing(EACH_ROUND, || {
                     let judged: &[StaterightHistory] = &theirs[batch(round)];
                     for (history, answer) in judged.iter().zip(&mut answers[batch(round)]) {
                         *answer = Some(peers::stateright(history, budget));
@@ -164,7 +164,7 @@ fn growth(bench: &mut Bench, dice: &mut Dice) -> Result {
             histories.push(histories::ours(&operations));
         }
         contenders.push(Contender::new(length_name(length), move |_| {
-            Sample::of(OPERATIONS_PER_ROUND, || {
+            Sample::of_computing(OPERATIONS_PER_ROUND, || {
                 for history in &histories {
                     if !is_linearizable(history)? {
                         return Err("a good history was judged bad".into());

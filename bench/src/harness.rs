@@ -24,7 +24,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-pub(crate) use rounds::{Contender, Latencies, Measured, Sample, Stopwatch, Unit, Work, median};
+pub(crate) use machine::thread_cpu_time;
+pub(crate) use rounds::{Contender, Latencies, Measured, Sample, Stopwatch, Unit, Work};
 pub(crate) use table::{Figure, Ratio};
 
 use rounds::take_turns;

@@ -5,6 +5,7 @@
 //! least and the greatest beside it. What is measured against whom is one file per table; [`harness`] is what they share.
 
 mod checker;
+mod file;
 mod harness;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use harness::{Bench, Result};
 enum Name {
     /// The linearizability checker against other checkers.
     Checker,
+    /// The frame store against holt and the raw medium.
+    File,
 }
 
 #[derive(Debug, Parser)]
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<String> {
     let (name, run): (&str, fn(&mut Bench) -> Result) = match arguments.bench {
         Name::Checker => ("checker", checker::run),
+        Name::File => ("file", file::run),
     };
     let folder = arguments.folder.clone().unwrap_or_else(default_folder);
     let mut bench = Bench::new(name, arguments.quick, &folder)?;

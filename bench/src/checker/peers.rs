@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 use todc_utils::linearizability::WGLChecker;
@@ -12,7 +12,7 @@ use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;
 
 use super::histories::{Kind, Operation};
-use crate::harness::Result;
+use crate::harness::{Result, thread_cpu_time};
 
 /// What one verdict may cost a peer.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ impl fmt::Display for Budget {
 }
 
 thread_local! {
-    static LEFT: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+    static LEFT: Cell<Option<(Duration, u64)>> = const { Cell::new(None) };
 }
 
 /// What is thrown to get out of a peer.
@@ -50,7 +50,7 @@ fn spend() {
     const STEPS_PER_LOOK: u64 = 64;
     LEFT.with(|left| {
         if let Some((deadline, steps)) = left.get() {
-            if steps == 0 || steps.is_multiple_of(STEPS_PER_LOOK) && Instant::now() > deadline {
+            if steps == 0 || steps.is_multiple_of(STEPS_PER_LOOK) && thread_cpu_time() > deadline {
                 left.set(None);
                 resume_unwind(Box::new(Stopped));
             }
@@ -61,7 +61,7 @@ fn spend() {
 
 /// The verdict, or none if the budget ended first.
 fn within(budget: Budget, judge: impl FnOnce() -> bool) -> Option<bool> {
-    LEFT.set(Some((Instant::now() + budget.time, budget.calls)));
+    LEFT.set(Some((thread_cpu_time() + budget.time, budget.calls)));
     let verdict = catch_unwind(AssertUnwindSafe(judge));
     LEFT.set(None);
     match verdict {

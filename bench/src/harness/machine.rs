@@ -22,7 +22,16 @@ pub(super) fn describe() -> String {
 
 /// User and system time of all threads of this process: what `getrusage` adds up, from the clock behind it.
 pub(super) fn cpu_time() -> Duration {
-    let now = clock_gettime(ClockId::ProcessCPUTime);
+    read_clock(ClockId::ProcessCPUTime)
+}
+
+/// User and system time of the calling thread.
+pub(crate) fn thread_cpu_time() -> Duration {
+    read_clock(ClockId::ThreadCPUTime)
+}
+
+fn read_clock(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
     Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)

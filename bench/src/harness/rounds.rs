@@ -29,6 +29,14 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
+    /// What CPU time is shown in, and how much of the amount that is for.
+    const fn cpu(self) -> (&'static str, f64) {
+        match self {
+            Self::MegabytesPerSecond => ("us CPU/MB", 1e6),
+            _ => ("us CPU/op", 1.0),
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::PerSecond => "op/s",
@@ -112,8 +120,10 @@ impl Latencies {
     }
 
     pub(crate) fn record(&mut self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.0
-            .saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            .record(nanoseconds)
+            .expect("the histogram grows to any value");
     }
 
     /// Does the work and records how long it took.
@@ -151,6 +161,17 @@ impl Sample {
         let watch = Stopwatch::start();
         work()?;
         Ok(watch.stop(amount))
+    }
+
+    /// The same for work of one thread that only computes: its CPU time stands for its time, so that it does not count
+    /// how often somebody else had the core.
+    pub(crate) fn of_computing(
+        amount: impl IntoAmount,
+        work: impl FnOnce() -> Result,
+    ) -> Result<Self> {
+        let mut sample = Self::of(amount, work)?;
+        sample.wall = sample.cpu;
+        Ok(sample)
     }
 
     /// The same for work that records its single operations.
@@ -317,11 +338,11 @@ impl Measured {
                 work.unit.name(),
             ));
             if work.cpu {
+                let (unit, amount) = work.unit.cpu();
                 let each: Vec<f64> = samples
                     .iter()
-                    .map(|it| it.cpu_seconds_each() * 1e6)
+                    .map(|it| it.cpu_seconds_each() * amount * 1e6)
                     .collect();
-                let unit = "us CPU/op";
                 figures.push(Figure::new(&work.name, name, median(&each), unit));
             }
             let mut all = Latencies::new();
@@ -406,6 +427,20 @@ mod tests {
             .expect("nothing fails here");
         assert_eq!(*order.borrow(), ["a", "b", "b", "a", "a", "b"]);
         assert_eq!(measured.samples("a").len(), ROUNDS_MIN);
+    }
+
+    #[test]
+    fn latencies_of_any_length_keep_three_digits() {
+        let mut latencies = Latencies::new();
+        for millis in 1..=1000 {
+            latencies.record(Duration::from_millis(millis));
+        }
+        let near = |quantile: f64, us: f64| {
+            let found = latencies.quantile_us(quantile);
+            assert!((found / us - 1.0).abs() < 0.002, "{found} for {us}");
+        };
+        near(0.5, 500e3);
+        near(0.99, 990e3);
     }
 
     #[test]
