@@ -1,0 +1,307 @@
+//! Writing objects: one request, or parts that become an object in one step.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use larder_traits::Fault;
+
+use crate::error::Failure;
+use crate::mark::Mark;
+use crate::wire::{Sent, Wire};
+
+/// When a write may take effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// In any case.
+    Always,
+    /// Only where there is no object.
+    Absent,
+    /// Only where the object is this version.
+    Is(String),
+}
+
+impl Wire {
+    /// Makes `value` the object `name`, in however many requests; `sent` says whether it may have come about.
+    ///
+    /// Nothing is promised of where a failure leaves the object but what its outcome says: before the commit point it
+    /// is as it was, behind it somebody has looked whether this very write is there.
+    pub(crate) async fn store(
+        self: &Arc<Self>,
+        name: &str,
+        value: Bytes,
+        sent: &Sent,
+    ) -> Result<(), Fault> {
+        let mark = Mark::of(&value, self.nonces.next());
+        let len = len_u64(&value);
+        let result = if len <= self.config.part_len_bytes {
+            let put = |client| self.put(client, name, value.clone(), &mark, &Condition::Always);
+            self.commit(len, sent, put).await.map(drop)
+        } else {
+            self.store_in_parts(name, value, &mark, sent).await
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(failure) if !sent.get() => Err(failure.not_applied()),
+            Err(_) if self.is_there(name, &mark).await => Ok(()),
+            Err(failure) => Err(failure.unknown()),
+        }
+    }
+
+    /// One PUT; the ETag of what it made.
+    pub(crate) async fn put(
+        &self,
+        client: Client,
+        name: &str,
+        value: Bytes,
+        mark: &Mark,
+        condition: &Condition,
+    ) -> Result<String, Failure> {
+        let (entry, text) = mark.entry();
+        let request = client
+            .put_object()
+            .bucket(&self.config.bucket)
+            .key(name)
+            .metadata(entry, text)
+            .body(ByteStream::from(value));
+        let request = match condition {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Is(etag) => request.if_match(self.as_condition(etag)),
+        };
+        let result = if self.config.signs_payloads() {
+            Box::pin(request.send()).await
+        } else {
+            Box::pin(request.customize().disable_payload_signing().send()).await
+        };
+        // An answer of 200 with an error in it has no ETag.
+        result
+            .map_err(Failure::of)?
+            .e_tag
+            .filter(|etag| !etag.is_empty())
+            .ok_or_else(|| Failure::garbled("a PUT was answered without an ETag"))
+    }
+
+    async fn store_in_parts(
+        self: &Arc<Self>,
+        name: &str,
+        value: Bytes,
+        mark: &Mark,
+        sent: &Sent,
+    ) -> Result<(), Failure> {
+        let part_len = self.config.part_len_for(len_u64(&value));
+        let part_len = usize::try_from(part_len).unwrap_or(usize::MAX);
+        let upload = Upload::begin(self, name, mark).await?;
+        let starts = (0..value.len()).step_by(part_len).zip(1..);
+        let upload_ref = &upload;
+        let mut parts: Vec<CompletedPart> = stream::iter(starts)
+            .map(|(at, number)| {
+                let part = value.slice(at..value.len().min(at.saturating_add(part_len)));
+                upload_ref.part(number, part).boxed()
+            })
+            .buffer_unordered(self.config.fan_out_max.get())
+            .try_collect()
+            .await?;
+        parts.sort_by_key(CompletedPart::part_number);
+        upload.complete(parts, sent).await
+    }
+
+    /// Whether the object is what the write of this mark made of it. `false` says nothing: it may have been replaced,
+    /// or still be on its way.
+    pub(crate) async fn is_there(&self, name: &str, mark: &Mark) -> bool {
+        let head = |client: Client| async move {
+            let request = client.head_object().bucket(&self.config.bucket).key(name);
+            let output = Box::pin(request.send()).await.map_err(Failure::of)?;
+            Ok(Mark::find(output.metadata()))
+        };
+        matches!(self.repeat(0, head).await, Ok(Some(found)) if found == *mark)
+    }
+
+    /// Removes the object `name`, whether it is there or not.
+    pub(crate) async fn remove(&self, name: &str, sent: &Sent) -> Result<(), Fault> {
+        let delete = |client: Client| async move {
+            let request = client.delete_object().bucket(&self.config.bucket).key(name);
+            match Box::pin(request.customize().interceptor(NoContent).send()).await {
+                Ok(_) => Ok(()),
+                Err(e) => match Failure::of(e) {
+                    failure if failure.is("NoSuchKey") => Ok(()),
+                    failure => Err(failure),
+                },
+            }
+        };
+        // Absence afterwards proves nothing: this very request may still be on its way.
+        let result = self.commit(0, sent, delete).await;
+        result.map_err(|failure| {
+            if sent.get() {
+                failure.unknown()
+            } else {
+                failure.not_applied()
+            }
+        })
+    }
+}
+
+/// A multipart upload, which is aborted when it is dropped before it was completed.
+pub(crate) struct Upload {
+    wire: Arc<Wire>,
+    name: String,
+    id: String,
+    completed: bool,
+}
+
+impl Upload {
+    pub(crate) async fn begin(wire: &Arc<Wire>, name: &str, mark: &Mark) -> Result<Self, Failure> {
+        let begin = |client: Client| async move {
+            let (entry, text) = mark.entry();
+            let request = client
+                .create_multipart_upload()
+                .bucket(&wire.config.bucket)
+                .key(name)
+                .metadata(entry, text);
+            let output = Box::pin(request.send()).await.map_err(Failure::of)?;
+            let id = output.upload_id.filter(|id| !id.is_empty());
+            id.ok_or_else(|| Failure::garbled("an upload without an id"))
+        };
+        let id = wire.repeat(0, begin).await?;
+        Ok(Self {
+            wire: Arc::clone(wire),
+            name: name.to_owned(),
+            id,
+            completed: false,
+        })
+    }
+
+    /// Uploads one part. Nobody sees it, so it is repeated whatever went wrong.
+    pub(crate) async fn part(&self, number: i32, part: Bytes) -> Result<CompletedPart, Failure> {
+        let len = len_u64(&part);
+        let put = |client: Client| {
+            let part = part.clone();
+            async move {
+                let request = client
+                    .upload_part()
+                    .bucket(&self.wire.config.bucket)
+                    .key(&self.name)
+                    .upload_id(&self.id)
+                    .part_number(number)
+                    .body(ByteStream::from(part));
+                let result = if self.wire.config.signs_payloads() {
+                    Box::pin(request.send()).await
+                } else {
+                    Box::pin(request.customize().disable_payload_signing().send()).await
+                };
+                let etag = result.map_err(Failure::of)?.e_tag;
+                let etag = etag.filter(|etag| !etag.is_empty());
+                etag.ok_or_else(|| Failure::garbled("a part was answered without an ETag"))
+            }
+        };
+        let etag = self.wire.repeat(len, put).await?;
+        Ok(CompletedPart::builder()
+            .part_number(number)
+            .e_tag(etag)
+            .build())
+    }
+
+    /// Makes the parts an object.
+    pub(crate) async fn complete(
+        mut self,
+        parts: Vec<CompletedPart>,
+        sent: &Sent,
+    ) -> Result<(), Failure> {
+        let this = &self;
+        let parts = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts))
+            .build();
+        let complete = |client: Client| {
+            let parts = parts.clone();
+            async move {
+                let request = client
+                    .complete_multipart_upload()
+                    .bucket(&this.wire.config.bucket)
+                    .key(&this.name)
+                    .upload_id(&this.id)
+                    .multipart_upload(parts);
+                let output = Box::pin(request.send()).await.map_err(|e| {
+                    let mut failure = Failure::of(e);
+                    // The request may have been delivered twice, and the first one found it.
+                    if failure.is("NoSuchUpload") {
+                        failure.harmless = false;
+                        failure.again = false;
+                    }
+                    failure
+                })?;
+                let etag = output.e_tag.filter(|etag| !etag.is_empty());
+                etag.ok_or_else(|| Failure::garbled("an upload was completed without an ETag"))
+            }
+        };
+        self.wire.commit(0, sent, complete).await?;
+        self.completed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.completed {
+            return;
+        }
+        let wire = Arc::clone(&self.wire);
+        let (name, id) = (std::mem::take(&mut self.name), std::mem::take(&mut self.id));
+        self.wire.spawn(async move {
+            wire.abort(&name, &id).await;
+        });
+    }
+}
+
+impl Wire {
+    /// Gives up an upload; what cannot be given up now is left to a sweep.
+    pub(crate) async fn abort(&self, name: &str, id: &str) -> bool {
+        let abort = |client: Client| async move {
+            let request = client
+                .abort_multipart_upload()
+                .bucket(&self.config.bucket)
+                .key(name)
+                .upload_id(id);
+            match Box::pin(request.send()).await {
+                Ok(_) => Ok(()),
+                Err(e) => match Failure::of(e) {
+                    failure if failure.is("NoSuchUpload") => Ok(()),
+                    failure => Err(failure),
+                },
+            }
+        };
+        self.repeat(0, abort).await.is_ok()
+    }
+}
+
+/// A DELETE is answered by 204. An error under the status 200 would look like a success to the SDK.
+#[derive(Debug)]
+struct NoContent;
+
+impl Intercept for NoContent {
+    fn name(&self) -> &'static str {
+        "NoContent"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let status = context.response().status().as_u16();
+        if (200..300).contains(&status) && status != 204 {
+            return Err(format!("a DELETE was answered by {status}").into());
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn len_u64(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).expect("a length in memory fits 64 bits")
+}

@@ -1,0 +1,286 @@
+//! The suite on the hermetic server, with a proxy before it that makes it fail.
+//!
+//! Pages of 32 keys and parts of 16 KiB: what a real place does for large data happens here for small ones. Pages of two
+//! keys are in `native`.
+
+mod server;
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use larder_conformance::proxy::{Answer, Misbehaviour, Proxy};
+use larder_conformance::{
+    BoxError, Caps, Env, FaultKind, Faults, Fixture, backend, blob_multi, high_volume,
+};
+use larder_s3::{S3Backend, S3Blob, S3Config, S3HighVolume, S3Place};
+use larder_traits::TestClock;
+
+use server::{ACCESS_KEY, BUCKET, SECRET_KEY, Server, Store};
+
+/// A server of its own, and a proxy before it.
+struct World {
+    server: Server,
+    proxy: Arc<Proxy>,
+    clock: Arc<TestClock>,
+    opened: Mutex<Vec<S3Place>>,
+}
+
+fn config(endpoint: &str, place: &str) -> S3Config {
+    S3Config::new(BUCKET)
+        .with_endpoint(endpoint)
+        .with_prefix(place)
+        .with_credentials(ACCESS_KEY, SECRET_KEY)
+        .with_page_keys_max(32)
+        .with_in_flight_max(NonZeroUsize::new(32).expect("it is not zero"))
+        .with_part_len_bytes(NonZeroUsize::new(16 << 10).expect("it is not zero"))
+        // Small enough for the quick profile to write one that is too large.
+        .with_value_len_bytes_max(1 << 20)
+        .with_object_len_bytes_max(1 << 20)
+        .with_row_len_bytes_max(1 << 20)
+}
+
+impl World {
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.proxy.addr())
+    }
+
+    async fn place(&self, place: &str) -> Result<S3Place, BoxError> {
+        let clock = Arc::<TestClock>::clone(&self.clock);
+        let config = config(&self.endpoint(), place).with_clock(clock);
+        let place = S3Place::open(config).await?;
+        let mut opened = self.opened.lock().map_err(|e| e.to_string())?;
+        opened.push(place.clone());
+        Ok(place)
+    }
+}
+
+impl Fixture for World {
+    async fn new(_: &Env) -> Result<Self, BoxError> {
+        let server = Server::start().await?;
+        let proxy = Arc::new(Proxy::start(server.addr()).await?);
+        Ok(Self {
+            server,
+            proxy,
+            clock: Arc::default(),
+            opened: Mutex::default(),
+        })
+    }
+
+    fn caps(&self) -> Caps {
+        config(&self.endpoint(), "p").caps()
+    }
+
+    fn clock(&self) -> Option<Arc<TestClock>> {
+        Some(Arc::clone(&self.clock))
+    }
+
+    async fn settle(&self) {
+        let opened = self.opened.lock().expect("nothing panics with it").clone();
+        for place in opened {
+            place.settled().await;
+        }
+    }
+
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        Some(Arc::<Proxy>::clone(&self.proxy))
+    }
+}
+
+impl blob_multi::Open for World {
+    type Store = S3Blob;
+
+    async fn open(&self, place: &str) -> Result<S3Blob, BoxError> {
+        Ok(self.place(place).await?.blob_multi())
+    }
+
+    /// Each was opened while all was well; what `open` itself says is looked at in `native`.
+    async fn unusable(&self) -> Result<Vec<(&'static str, S3Blob)>, BoxError> {
+        let revoked = Server::start().await?;
+        let in_vain = S3Place::open(config(&revoked.endpoint(), "p")).await?;
+        revoked.store.with_quirks(|quirks| quirks.revoked = true);
+        let bare = Server::start().await?;
+        let nowhere = S3Place::open(config(&bare.endpoint(), "p")).await?;
+        bare.store.remove_bucket(BUCKET);
+        let gone = Server::start().await?;
+        let unheard = S3Place::open(config(&gone.endpoint(), "p")).await?;
+        gone.kill();
+        // The first two go on for as long as the process does.
+        std::mem::forget((revoked, bare));
+        Ok(vec![
+            ("credentials that were taken back", in_vain.blob_multi()),
+            ("a bucket that was removed", nowhere.blob_multi()),
+            ("a port that nobody listens on", unheard.blob_multi()),
+        ])
+    }
+
+    fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)> {
+        let noise: &[u8] = b"\xff\0<<&;\r\n\x01nothing of this makes sense";
+        let cut: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult><Name>pan";
+        let octets = "application/octet-stream";
+        let kinds = [
+            (
+                "an error inside an answer of 200",
+                Misbehaviour::Answer(Answer::s3(200, "InternalError")),
+                Misbehaviour::ShortBody { len_bytes: 0 },
+            ),
+            (
+                "an answer that breaks off",
+                Misbehaviour::Answer(Answer::new(200).body("application/xml", cut)),
+                Misbehaviour::CutBody { after_bytes: 40 },
+            ),
+            (
+                "an answer that is shorter than it should be",
+                Misbehaviour::Answer(Answer::new(200)),
+                Misbehaviour::ShortBody { len_bytes: 150 },
+            ),
+            (
+                "noise",
+                Misbehaviour::Answer(Answer::new(200).body(octets, noise)),
+                Misbehaviour::ShortBody { len_bytes: 7 },
+            ),
+        ];
+        let garble = |(words, before, after)| {
+            let proxy = Arc::clone(&self.proxy);
+            let garble = Garble {
+                proxy,
+                before,
+                after,
+            };
+            (words, Arc::new(garble) as Arc<dyn Faults>)
+        };
+        kinds.into_iter().map(garble).collect()
+    }
+
+    fn foreign(&self, place: &str) -> Option<Arc<dyn blob_multi::Foreign>> {
+        let store = Arc::clone(&self.server.store);
+        Some(Arc::new(Beside {
+            store,
+            place: place.to_owned(),
+        }))
+    }
+}
+
+/// Answers that look like a success and are none.
+struct Garble {
+    proxy: Arc<Proxy>,
+    /// What is answered to a request that the server never gets.
+    before: Misbehaviour,
+    /// What becomes of the answer to one that it does get.
+    after: Misbehaviour,
+}
+
+impl Faults for Garble {
+    fn arm(&self, nth: u64, kind: FaultKind) {
+        match kind {
+            FaultKind::ErrorBefore => self.proxy.misbehave(nth, self.before.clone()),
+            FaultKind::ErrorAfter => self.proxy.misbehave(nth, self.after.clone()),
+            kind => self.proxy.arm(nth, kind),
+        }
+    }
+
+    fn disarm(&self) -> bool {
+        self.proxy.disarm()
+    }
+}
+
+/// What lies around a place in its bucket.
+struct Beside {
+    store: Arc<Store>,
+    place: String,
+}
+
+impl Beside {
+    fn names(&self) -> Vec<String> {
+        let place = &self.place;
+        let around = [
+            "",
+            "/",
+            "/x",
+            "1",
+            "1/!blobs/x",
+            "/1/!blobs/x",
+            "!blobs/x",
+            "/!blobs",
+            "/!blobs1/x",
+            "/!objects/x",
+            "/blobs/x",
+        ];
+        // No key has one of these names, though they lie among those that keys have.
+        let among = [
+            "", "/", "//", "/a", "a/", "a//b", ".", "..", "a/../b", "!", "!4", "!zz", "!41", "!2f",
+            "a b", "a%20b", "\u{e9}", "!C3", "a.tmp~", "#tmp#",
+        ];
+        let among = among.iter().map(|name| format!("{place}/!blobs/{name}"));
+        let all = around.iter().map(|name| format!("{place}{name}"));
+        all.chain(["q/!blobs/x".into()])
+            .chain(among.filter(|name| name != &format!("{place}/!blobs/!")))
+            .collect()
+    }
+}
+
+impl blob_multi::Foreign for Beside {
+    fn plant(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        for name in self.names() {
+            let body = format!("foreign {name}");
+            self.store.plant(BUCKET, &name, body);
+        }
+        async { Ok(()) }.boxed()
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<String, BoxError>> {
+        let (planted, own) = (self.names(), format!("{}/!blobs/", self.place));
+        let mut seen = String::new();
+        for (name, stored) in self.store.objects(BUCKET) {
+            if planted.contains(&name) || !name.starts_with(&own) {
+                let body = String::from_utf8_lossy(&stored.body);
+                seen.push_str(&format!("{name} {} {body}\n", stored.etag));
+            }
+        }
+        async { Ok(seen) }.boxed()
+    }
+}
+
+impl backend::Open for World {
+    type Store = S3Backend;
+
+    async fn open(&self, place: &str) -> Result<S3Backend, BoxError> {
+        Ok(self.place(place).await?.backend())
+    }
+}
+
+/// The same world with what is declared for rows.
+struct Rows(World);
+
+impl Fixture for Rows {
+    async fn new(env: &Env) -> Result<Self, BoxError> {
+        Ok(Self(World::new(env).await?))
+    }
+
+    fn caps(&self) -> Caps {
+        config(&self.0.endpoint(), "p").row_caps()
+    }
+
+    fn clock(&self) -> Option<Arc<TestClock>> {
+        self.0.clock()
+    }
+
+    async fn settle(&self) {
+        self.0.settle().await;
+    }
+
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        self.0.faults()
+    }
+}
+
+impl high_volume::Open for Rows {
+    type Store = S3HighVolume;
+
+    async fn open(&self, place: &str) -> Result<S3HighVolume, BoxError> {
+        Ok(self.0.place(place).await?.high_volume())
+    }
+}
+
+larder_conformance::main!(blob_multi: World, backend: World, high_volume: Rows);

@@ -1,0 +1,516 @@
+//! What the suite cannot ask for: how `open` refuses, what a store is found out to do, what is cleaned up, and what
+//! statuses come to.
+
+mod server;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use larder_conformance::proxy::{Answer, Direction, Misbehaviour, Proxy};
+use larder_conformance::{FaultKind, Faults};
+use larder_s3::{ChecksumMode, S3Config, S3Place};
+use larder_traits::{
+    Atomicity, Backend, BlobMulti, Classify, ErrorKind, ExpirationPolicy, HighVolumeBackend,
+    Metadata, ObjectContext, ObjectId, Outcome,
+};
+use tokio::net::TcpListener;
+
+use server::{ACCESS_KEY, BUCKET, SECRET_KEY, Server};
+
+const PART: usize = 16 << 10;
+
+fn config(endpoint: &str) -> S3Config {
+    S3Config::new(BUCKET)
+        .with_endpoint(endpoint)
+        .with_prefix("p")
+        .with_credentials(ACCESS_KEY, SECRET_KEY)
+        .with_part_len_bytes(NonZeroUsize::new(PART).unwrap())
+}
+
+async fn place(server: &Server) -> S3Place {
+    S3Place::open(config(&server.endpoint())).await.unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn pattern(seed: u8, len: usize) -> Bytes {
+    (0..len)
+        .map(|at| u8::try_from(at % 251).unwrap() ^ seed)
+        .collect()
+}
+
+fn id(key: &str) -> ObjectId {
+    ObjectId::new(ObjectContext::new("jam", Vec::new()), key)
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_says_why() {
+    let server = Server::start().await.unwrap();
+    let endpoint = server.endpoint();
+    let good = config(&endpoint).with_call_timeout(Duration::from_secs(2));
+    let secret = "another-secret-that-nobody-prints";
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nowhere = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    // It takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mute = format!("http://{}", silent.local_addr().unwrap());
+    let missing = S3Config::new("cellar").with_endpoint(&endpoint);
+    let cases = [
+        (
+            missing.with_credentials(ACCESS_KEY, SECRET_KEY),
+            ErrorKind::NotFound,
+        ),
+        (
+            good.clone().with_credentials(ACCESS_KEY, secret),
+            ErrorKind::PermissionDenied,
+        ),
+        (
+            good.clone().with_credentials("nobody", secret),
+            ErrorKind::PermissionDenied,
+        ),
+        (
+            S3Config::new(BUCKET).with_endpoint(&endpoint),
+            ErrorKind::PermissionDenied,
+        ),
+        (good.clone().with_endpoint(nowhere), ErrorKind::Unavailable),
+        (good.clone().with_endpoint(mute), ErrorKind::Timeout),
+        (good.clone().with_prefix("a//b"), ErrorKind::InvalidInput),
+        (
+            good.clone().with_endpoint("127.0.0.1:1"),
+            ErrorKind::InvalidInput,
+        ),
+    ];
+    for (config, kind) in cases {
+        let shown = format!("{config:?}");
+        let began = Instant::now();
+        let e = S3Place::open(config).await.unwrap_err();
+        let told = format!("{shown} {e} {e:?}");
+        assert_eq!(
+            (e.kind(), e.outcome()),
+            (kind, Outcome::NotApplied),
+            "{told}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(10), "{told}");
+        assert!(
+            !told.contains(SECRET_KEY) && !told.contains(secret),
+            "{told}"
+        );
+    }
+    let place = S3Place::open(good).await.unwrap();
+    let shown = format!("{place:?} {:?} {:?}", place.blob_multi(), place.backend());
+    assert!(!shown.contains(SECRET_KEY), "{shown}");
+    // The probe has cleaned up behind itself.
+    assert!(server.store.objects(BUCKET).is_empty());
+}
+
+#[tokio::test]
+async fn an_address_with_a_password_is_not_shown_with_it() {
+    let config = S3Config::new(BUCKET).with_endpoint("http://cook:plum@127.0.0.1:1");
+    assert!(!format!("{config:?}").contains("plum"));
+}
+
+#[tokio::test]
+async fn conditions_are_believed_only_when_they_are_kept() {
+    let server = Server::start().await.unwrap();
+    assert!(place(&server).await.has_conditional_writes());
+    let quirks: [fn(&mut server::Quirks); 3] = [
+        |quirks| quirks.ignores_conditions = true,
+        |quirks| quirks.ignores_if_match = true,
+        |quirks| quirks.refuses_conditions = true,
+    ];
+    for quirk in quirks {
+        let server = Server::start().await.unwrap();
+        server.store.with_quirks(quirk);
+        let place = place(&server).await;
+        assert!(!place.has_conditional_writes());
+        assert_eq!(place.row_caps(), None);
+        let rows = place.high_volume();
+        let (a, whole) = (id("a"), Metadata::new());
+        let put = rows.put_non_tombstone(&a, &whole, Bytes::new());
+        let e = put.await.unwrap_err();
+        assert_eq!(
+            (e.kind(), e.outcome()),
+            (ErrorKind::Unsupported, Outcome::NotApplied)
+        );
+        assert_eq!(
+            rows.get_metadata(&a).await.unwrap_err().kind(),
+            ErrorKind::Unsupported
+        );
+        // An idle time stands on conditions as well.
+        let idle = Metadata::with_policy(ExpirationPolicy::TimeToIdle(Duration::from_secs(9)));
+        let put = place
+            .backend()
+            .put_object(&a, &idle, stream::empty().boxed())
+            .await;
+        assert_eq!(put.unwrap_err().kind(), ErrorKind::Unsupported);
+        assert!(server.store.objects(BUCKET).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_is_told_not_to_probe_writes_nothing() {
+    let server = Server::start().await.unwrap();
+    let config = config(&server.endpoint()).with_conditional_writes(false);
+    let place = S3Place::open(config).await.unwrap();
+    assert!(!place.has_conditional_writes());
+    assert_eq!(server.store.count("PutObject"), 0);
+}
+
+#[tokio::test]
+async fn what_a_server_did_not_do_is_asked_for_again() {
+    let server = Server::start().await.unwrap();
+    let proxy = Proxy::start(server.addr()).await.unwrap();
+    let endpoint = format!("http://{}", proxy.addr());
+    let blobs = S3Place::open(config(&endpoint)).await.unwrap().blob_multi();
+    let busy = [
+        Answer::s3(503, "SlowDown").retry_after(1),
+        Answer::s3(429, "TooManyRequests"),
+        Answer::s3(409, "OperationAborted"),
+        Answer::s3(400, "RequestTimeout"),
+    ];
+    for answer in busy {
+        let key = format!("{}", answer.status);
+        for nth in 1..=2 {
+            proxy.misbehave(nth, Misbehaviour::Answer(answer.clone()));
+            blobs
+                .set(soon(), &key, pattern(1, 10), Atomicity::RequireAtomic)
+                .await
+                .unwrap();
+            proxy.misbehave(nth, Misbehaviour::Answer(answer.clone()));
+            let found = blobs.get(soon(), &key).await.unwrap();
+            assert_eq!(found.unwrap(), pattern(1, 10));
+            proxy.misbehave(nth, Misbehaviour::Answer(answer.clone()));
+            blobs.delete(soon(), &key).await.unwrap();
+            proxy.disarm();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_not_repeated_that_may_have_been_applied() {
+    let server = Server::start().await.unwrap();
+    let proxy = Proxy::start(server.addr()).await.unwrap();
+    let endpoint = format!("http://{}", proxy.addr());
+    let blobs = S3Place::open(config(&endpoint)).await.unwrap().blob_multi();
+    for (status, code) in [
+        (500, "InternalError"),
+        (503, "ServiceUnavailable"),
+        (502, ""),
+    ] {
+        let before = server.store.count("PutObject");
+        proxy.misbehave(1, Misbehaviour::Answer(Answer::s3(status, code)));
+        let set = blobs.set(soon(), "k", pattern(2, 10), Atomicity::RequireAtomic);
+        let e = set.await.unwrap_err();
+        assert_eq!(
+            (e.kind(), e.outcome()),
+            (ErrorKind::Unavailable, Outcome::Unknown),
+            "{status}"
+        );
+        assert_eq!(server.store.count("PutObject"), before);
+        proxy.misbehave(1, Misbehaviour::Answer(Answer::s3(status, code)));
+        let e = blobs.delete(soon(), "k").await.unwrap_err();
+        assert_eq!(e.outcome(), Outcome::Unknown, "{status}");
+        // A read may be repeated in any case.
+        proxy.misbehave(1, Misbehaviour::Answer(Answer::s3(status, code)));
+        assert_eq!(blobs.get(soon(), "k").await.unwrap(), None);
+    }
+    // A look at the object proves that a write was applied whose answer was lost.
+    proxy.arm(1, FaultKind::ErrorAfter);
+    blobs
+        .set(soon(), "k", pattern(3, 10), Atomicity::RequireAtomic)
+        .await
+        .unwrap();
+    assert!(proxy.disarm() || blobs.get(soon(), "k").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_write_that_is_delivered_twice_is_written_once() {
+    let server = Server::start().await.unwrap();
+    let proxy = Proxy::start(server.addr()).await.unwrap();
+    let endpoint = format!("http://{}", proxy.addr());
+    let place = S3Place::open(config(&endpoint)).await.unwrap();
+    let (blobs, rows) = (place.blob_multi(), place.high_volume());
+    for (at, how) in [Misbehaviour::Twice, Misbehaviour::Again]
+        .into_iter()
+        .enumerate()
+    {
+        // Whichever request of an upload it is.
+        for nth in 1..=6 {
+            let key = format!("{at}/{nth}");
+            proxy.misbehave(nth, how.clone());
+            let set = blobs.set(soon(), &key, pattern(4, 3 * PART), Atomicity::RequireAtomic);
+            set.await.unwrap();
+            proxy.disarm();
+            assert_eq!(
+                blobs.get(soon(), &key).await.unwrap().unwrap(),
+                pattern(4, 3 * PART)
+            );
+        }
+        for nth in 1..=3 {
+            let id = id(&format!("{at}-{nth}"));
+            proxy.misbehave(nth, how.clone());
+            let put = rows
+                .put_non_tombstone(&id, &Metadata::new(), pattern(5, 10))
+                .await;
+            assert_eq!(put.unwrap(), None);
+            proxy.disarm();
+            assert!(rows.get_metadata(&id).await.unwrap().is_some());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_or_is_dropped_is_aborted() {
+    let server = Server::start().await.unwrap();
+    let proxy = Proxy::start(server.addr()).await.unwrap();
+    let endpoint = format!("http://{}", proxy.addr());
+    let place = S3Place::open(config(&endpoint)).await.unwrap();
+    let blobs = place.blob_multi();
+    let value = pattern(6, 5 * PART);
+    // Refused for good, at whichever request but the completion.
+    for nth in 2..=6 {
+        proxy.misbehave(nth, Misbehaviour::Answer(Answer::s3(403, "AccessDenied")));
+        let set = blobs.set(soon(), "k", value.clone(), Atomicity::RequireAtomic);
+        let e = set.await.unwrap_err();
+        assert_eq!(
+            (e.kind(), e.outcome()),
+            (ErrorKind::PermissionDenied, Outcome::NotApplied)
+        );
+        proxy.disarm();
+        place.settled().await;
+        assert_eq!(server.store.uploads(), 0, "after request {nth}");
+    }
+    // Out of time, at whichever request.
+    for nth in 2..=7 {
+        proxy.arm(nth, FaultKind::Hang);
+        let deadline = Instant::now() + Duration::from_millis(400);
+        let set = blobs.set(deadline, "k", value.clone(), Atomicity::RequireAtomic);
+        let e = set.await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Timeout);
+        let expected = if nth == 7 {
+            Outcome::Unknown
+        } else {
+            Outcome::NotApplied
+        };
+        assert_eq!(e.outcome(), expected, "at request {nth}");
+        proxy.disarm();
+        place.settled().await;
+        assert_eq!(server.store.uploads(), 0, "at request {nth}");
+    }
+    assert_eq!(blobs.get(soon(), "k").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_sweep_removes_what_a_crash_has_left_and_nothing_that_is_young() {
+    let server = Server::start().await.unwrap();
+    let place = place(&server).await;
+    let hour = Duration::from_secs(3600);
+    let client_side = |folder: &str| format!("p/{folder}/left");
+    for name in ["!blobs", "!objects", "!other", ""].map(client_side) {
+        server.store.begin_upload(BUCKET, &name);
+    }
+    assert_eq!(place.sweep_uploads(hour).await.unwrap(), 0);
+    assert_eq!(server.store.uploads(), 4);
+    server.store.age_uploads(2 * hour);
+    server.store.begin_upload(BUCKET, "p/!blobs/young");
+    assert_eq!(place.sweep_uploads(hour).await.unwrap(), 2);
+    // Those of others, and the young one.
+    assert_eq!(server.store.uploads(), 3);
+}
+
+#[tokio::test]
+async fn a_value_that_is_replaced_while_it_is_read_is_never_mixed() {
+    let server = Server::start().await.unwrap();
+    let place = place(&server).await;
+    let blobs = place.blob_multi();
+    let values: Vec<Bytes> = (1..4).map(|seed| pattern(seed, 9 * PART + 7)).collect();
+    let set = |at: usize| {
+        blobs.set(
+            soon(),
+            "k",
+            values[at % 3].clone(),
+            Atomicity::RequireAtomic,
+        )
+    };
+    set(0).await.unwrap();
+    let writing = async {
+        for at in 0..30 {
+            set(at).await.unwrap();
+        }
+    };
+    let reading = async {
+        let mut read = 0;
+        while read < 20 {
+            match blobs.get_bytes(soon(), "k").await {
+                Ok(found) => assert!(values.contains(&found.unwrap())),
+                Err(e) => assert_eq!(e.kind(), ErrorKind::Unavailable),
+            }
+            read += 1;
+        }
+    };
+    futures_util::future::join(writing, reading).await;
+}
+
+#[tokio::test]
+async fn what_was_changed_behind_our_back_is_corrupt() {
+    let server = Server::start().await.unwrap();
+    let place = place(&server).await;
+    let (blobs, objects, rows) = (place.blob_multi(), place.backend(), place.high_volume());
+    for len in [1, 100, 3 * PART] {
+        let value = pattern(7, len);
+        blobs
+            .set(soon(), "k", value.clone(), Atomicity::RequireAtomic)
+            .await
+            .unwrap();
+        let payload = stream::iter([Ok(value.clone())]).boxed();
+        let whole = Metadata::new();
+        objects.put_object(&id("k"), &whole, payload).await.unwrap();
+        rows.put_non_tombstone(&id("k"), &whole, value.clone())
+            .await
+            .unwrap();
+        let names: Vec<String> = server.store.objects(BUCKET).into_keys().collect();
+        for name in names {
+            server.store.damage(BUCKET, &name, |body| {
+                let middle = if name.contains("!blobs") {
+                    body.len() / 2
+                } else {
+                    body.len() - 13
+                };
+                body[middle] ^= 1;
+            });
+        }
+        assert_eq!(
+            blobs.get(soon(), "k").await.unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(
+            rows.get_object(&id("k")).await.err().unwrap().kind(),
+            ErrorKind::Corrupt
+        );
+        let (_, payload) = objects.get_object(&id("k")).await.unwrap().unwrap();
+        let last = payload
+            .map(|part| part.map(|_| ()))
+            .collect::<Vec<_>>()
+            .await
+            .pop();
+        assert_eq!(last.unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_keys_come_in_pages_of_any_length() {
+    const KEYS: usize = 1_050;
+    let server = Server::start().await.unwrap();
+    let place = place(&server).await;
+    let blobs = place.blob_multi();
+    let keys: Vec<String> = (0..KEYS).map(|at| format!("{}/{at:04}", at % 3)).collect();
+    let sets = stream::iter(&keys)
+        .map(|key| blobs.set(soon(), key, key.clone().into(), Atomicity::RequireAtomic));
+    let set: Vec<_> = sets.buffer_unordered(32).collect().await;
+    assert!(set.into_iter().all(|set| set.is_ok()));
+    let mut expected = keys.clone();
+    expected.sort();
+    for page in [None, Some(2), Some(7), Some(999)] {
+        server
+            .store
+            .with_quirks(|quirks| quirks.page_keys_max = page);
+        let mut found = blobs.list_keys(soon()).await.unwrap();
+        found.sort();
+        assert_eq!(found, expected);
+        let found = blobs.list_prefix(soon(), "1/00").await.unwrap();
+        let wanted = expected
+            .iter()
+            .filter(|key| key.starts_with("1/00"))
+            .count();
+        assert_eq!(found.len(), wanted);
+    }
+    let small = config(&server.endpoint()).with_page_keys_max(2);
+    let small = S3Place::open(small).await.unwrap().blob_multi();
+    server
+        .store
+        .with_quirks(|quirks| quirks.page_keys_max = None);
+    assert_eq!(small.list_keys(soon()).await.unwrap().len(), KEYS);
+}
+
+#[tokio::test]
+async fn a_store_may_answer_in_its_own_ways() {
+    let server = Server::start().await.unwrap();
+    server.store.with_quirks(|quirks| {
+        quirks.content_etags = true;
+        quirks.ignores_range = true;
+    });
+    for checksums in [ChecksumMode::WhenRequired, ChecksumMode::WhenSupported] {
+        for signing in [false, true] {
+            let config = config(&server.endpoint())
+                .with_checksums(checksums)
+                .with_payload_signing(signing);
+            let blobs = S3Place::open(config).await.unwrap().blob_multi();
+            for len in [0, 1, PART, PART + 1, 3 * PART] {
+                let value = pattern(8, len);
+                blobs
+                    .set(soon(), "k", value.clone(), Atomicity::AllowNonAtomic)
+                    .await
+                    .unwrap();
+                assert_eq!(blobs.get(soon(), "k").await.unwrap().unwrap(), value);
+                let middle = blobs.get_range(soon(), "k", 0..5).await.unwrap().unwrap();
+                assert_eq!(middle, value.slice(..len.min(5)));
+            }
+        }
+    }
+}
+
+/// Connections that die together are not tried one by one for ever.
+#[tokio::test]
+async fn a_server_that_comes_back_is_found_again() {
+    let server = Server::start().await.unwrap();
+    let place = place(&server).await;
+    let blobs = place.blob_multi();
+    for round in 0..3_u8 {
+        blobs
+            .set(soon(), "k", pattern(round, 10), Atomicity::RequireAtomic)
+            .await
+            .unwrap();
+        server.kill();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let e = blobs.get(soon(), "k").await.unwrap_err();
+        assert_eq!(
+            (e.kind(), e.outcome()),
+            (ErrorKind::Unavailable, Outcome::NotApplied)
+        );
+        let set = blobs.set(soon(), "k", Bytes::new(), Atomicity::RequireAtomic);
+        assert_eq!(set.await.unwrap_err().kind(), ErrorKind::Unavailable);
+        server.start_again().await.unwrap();
+        assert!(blobs.get(soon(), "k").await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_where_a_connection_broke_off() {
+    let server = Server::start().await.unwrap();
+    let proxy = Arc::new(Proxy::start(server.addr()).await.unwrap());
+    let endpoint = format!("http://{}", proxy.addr());
+    let objects = S3Place::open(config(&endpoint)).await.unwrap().backend();
+    let payload = pattern(9, 40 * PART);
+    let pieces = payload
+        .chunks(1_000)
+        .map(|piece| Ok(Bytes::copy_from_slice(piece)));
+    let pieces: Vec<_> = pieces.collect();
+    let whole = Metadata::new();
+    let pieces = stream::iter(pieces).boxed();
+    objects.put_object(&id("k"), &whole, pieces).await.unwrap();
+    for cut in [1_000, 50_000, 300_000] {
+        proxy.cut_after(Direction::Down, cut);
+        let (metadata, payload_stream) = objects.get_object(&id("k")).await.unwrap().unwrap();
+        assert_eq!(metadata.size, Some(u64::try_from(payload.len()).unwrap()));
+        let parts: Vec<_> = payload_stream.collect().await;
+        let parts: Result<Vec<_>, _> = parts.into_iter().collect();
+        assert_eq!(parts.unwrap().concat(), payload, "cut after {cut}");
+        proxy.disarm();
+    }
+}
