@@ -53,6 +53,13 @@ impl ChangeLogConfig {
         }
     }
 
+    /// The same configuration of the file at `path`.
+    #[must_use]
+    pub fn with_path(self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { path, ..self }
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
