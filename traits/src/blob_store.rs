@@ -10,7 +10,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::error::{Classify, ErrorKind, Fault, Outcome};
-use crate::frame::AlignedBlobBuf;
+use crate::frame::{AlignedBlobBuf, PAGE_SIZE};
 
 /// The name of a blob: 16 bytes, any 16 bytes.
 ///
@@ -122,7 +122,7 @@ impl Classify for BlobStoreError {
 /// Every blob is exactly one frame of [`PAGE_SIZE`](crate::frame::PAGE_SIZE) bytes. Calls block the thread that makes
 /// them, and any number of threads may call at once.
 ///
-/// An implementor writes five methods. The six others have bodies that are correct for every store and are worth
+/// An implementor writes five methods. The eight others have bodies that are correct for every store and are worth
 /// replacing: buffers from a pool, native batches, an exact [`needs_flush`](Self::needs_flush), and a
 /// [`has_blob`](Self::has_blob) that does not scan.
 ///
@@ -340,6 +340,60 @@ pub trait BlobStore: Send + Sync {
     fn has_blob(&self, guid: BlobGuid) -> Result<bool, BlobStoreError> {
         Ok(self.list_blobs()?.contains(&guid))
     }
+
+    /// Reads several blobs, each into its own buffer and with a result of its own, in the order asked for (BS-1).
+    ///
+    /// A blob may be asked for several times. An empty list is fine.
+    ///
+    /// The default reads one after the other; a store that can have many reads under way at once does better.
+    ///
+    /// # Consistency
+    ///
+    /// Each frame by itself is as [`read_blob`](Self::read_blob) has it; together they are no snapshot (BS-2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_blob`](Self::read_blob), for each blob by itself: one that is absent or damaged takes no other
+    /// with it (BS-4, BS-13).
+    fn read_blobs(
+        &self,
+        reads: &mut [(BlobGuid, &mut AlignedBlobBuf)],
+    ) -> Vec<Result<(), BlobStoreError>> {
+        let read = |(guid, dst): &mut (BlobGuid, &mut AlignedBlobBuf)| self.read_blob(*guid, dst);
+        reads.iter_mut().map(read).collect()
+    }
+
+    /// Reads the part of blob `guid` that begins `offset` bytes into its frame and fills `dst` (BS-1).
+    ///
+    /// The default reads the whole frame, so a store that checks frames as a whole checks this one too.
+    ///
+    /// # Consistency
+    ///
+    /// As for [`read_blob`](Self::read_blob): all of it is from one frame (BS-2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read_blob`](Self::read_blob), and `InvalidInput`, `NotApplied`, if the range ends past the end of a
+    /// frame (C-4). That is asked first, whether or not there is such a blob.
+    fn read_blob_range(
+        &self,
+        guid: BlobGuid,
+        offset: usize,
+        dst: &mut [u8],
+    ) -> Result<(), BlobStoreError> {
+        let end = offset.checked_add(dst.len());
+        let Some(end) = end.filter(|end| *end <= PAGE_SIZE) else {
+            let message = format!(
+                "a range of {} bytes from {offset} on, and a frame has {PAGE_SIZE} bytes",
+                dst.len()
+            );
+            return Err(Fault::not_applied(ErrorKind::InvalidInput, message).into());
+        };
+        let mut frame = self.alloc_blob_buf_uninit();
+        self.read_blob(guid, &mut frame)?;
+        dst.copy_from_slice(&frame[offset..end]);
+        Ok(())
+    }
 }
 
 // Buffer managers hold a `dyn BlobStore`; this stops compiling if the trait can no longer be one.
@@ -397,6 +451,22 @@ macro_rules! forward {
 
             fn has_blob(&self, guid: BlobGuid) -> Result<bool, BlobStoreError> {
                 (**self).has_blob(guid)
+            }
+
+            fn read_blobs(
+                &self,
+                reads: &mut [(BlobGuid, &mut AlignedBlobBuf)],
+            ) -> Vec<Result<(), BlobStoreError>> {
+                (**self).read_blobs(reads)
+            }
+
+            fn read_blob_range(
+                &self,
+                guid: BlobGuid,
+                offset: usize,
+                dst: &mut [u8],
+            ) -> Result<(), BlobStoreError> {
+                (**self).read_blob_range(guid, offset, dst)
             }
         }
     };

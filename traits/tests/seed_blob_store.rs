@@ -370,3 +370,56 @@ fn threads_may_lease_and_free_while_the_pool_goes_away() {
         drop(pool);
     });
 }
+
+#[test]
+fn several_blobs_are_read_each_with_a_result_of_its_own() {
+    let store: Box<dyn BlobStore> = Box::new(least(100));
+    let [one, two, absent] = [1, 2, 3].map(BlobGuid::from_u128);
+    let mut src = AlignedBlobBuf::zeroed();
+    for (guid, byte) in [(one, 1), (two, 2)] {
+        src.fill(byte);
+        store.write_blob(guid, &src).unwrap();
+    }
+    let mut buffers = [(); 4].map(|()| AlignedBlobBuf::zeroed());
+    let [a, b, c, d] = &mut buffers;
+    let results = store.read_blobs(&mut [(two, a), (absent, b), (one, c), (two, d)]);
+    let kinds = results
+        .iter()
+        .map(|result| result.as_ref().err().map(Classify::kind));
+    let kinds: Vec<_> = kinds.collect();
+    assert_eq!(kinds, [None, Some(ErrorKind::NotFound), None, None]);
+    for (at, byte) in [(0, 2), (2, 1), (3, 2)] {
+        assert!(buffers[at].iter().all(|&b| b == byte));
+    }
+    assert!(store.read_blobs(&mut []).is_empty());
+}
+
+#[test]
+fn a_range_of_a_blob_is_read_and_bounded() {
+    let store = least(100);
+    let guid = BlobGuid::from_u128(1);
+    let mut src = AlignedBlobBuf::zeroed();
+    src[10..13].copy_from_slice(b"jam");
+    src[PAGE_SIZE - 1] = 7;
+    store.write_blob(guid, &src).unwrap();
+    let mut dst = [0; 3];
+    store.read_blob_range(guid, 10, &mut dst).unwrap();
+    assert_eq!(&dst, b"jam");
+    store
+        .read_blob_range(guid, PAGE_SIZE - 1, &mut dst[..1])
+        .unwrap();
+    assert_eq!(dst[0], 7);
+    store.read_blob_range(guid, PAGE_SIZE, &mut []).unwrap();
+    for (offset, len) in [(PAGE_SIZE - 2, 3), (PAGE_SIZE, 1), (usize::MAX, 2)] {
+        let e = store
+            .read_blob_range(guid, offset, &mut dst[..len])
+            .unwrap_err();
+        assert_eq!(
+            (e.kind(), e.outcome()),
+            (ErrorKind::InvalidInput, Outcome::NotApplied)
+        );
+    }
+    let absent = BlobGuid::from_u128(2);
+    let e = store.read_blob_range(absent, 0, &mut dst).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotFound);
+}

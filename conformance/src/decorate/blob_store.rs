@@ -98,6 +98,26 @@ impl<S: BlobStore + 'static> BlobStore for Faulty<S> {
         let what = What::new("has_blob", Read, guid);
         self.block(what, |inner| inner.has_blob(guid), nothing)
     }
+
+    /// A call of its own for each blob, as the provided method has it.
+    fn read_blobs(
+        &self,
+        reads: &mut [(BlobGuid, &mut AlignedBlobBuf)],
+    ) -> Vec<Result<(), BlobStoreError>> {
+        let read = |(guid, dst): &mut (BlobGuid, &mut AlignedBlobBuf)| self.read_blob(*guid, dst);
+        reads.iter_mut().map(read).collect()
+    }
+
+    fn read_blob_range(
+        &self,
+        guid: BlobGuid,
+        offset: usize,
+        dst: &mut [u8],
+    ) -> Result<(), BlobStoreError> {
+        let what = What::new("read_blob_range", Read, guid);
+        let work = |inner: &S| inner.read_blob_range(guid, offset, dst);
+        self.block(what, work, nothing)
+    }
 }
 
 /// A call that owns all it needs, to be made later.
