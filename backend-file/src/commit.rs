@@ -5,6 +5,7 @@
 //! snapshot.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use larder_traits::ErrorKind;
 
@@ -17,6 +18,9 @@ use crate::log::{Base, Log};
 use crate::scratch::Scratch;
 use crate::shape::Shape;
 use crate::store::{Group, State, Store};
+
+/// How long a commit waits for short writes that are under way, about as long as a device takes for a few dozen frames.
+const GATHER_MAX: Duration = Duration::from_millis(3);
 
 /// How many chunks of a snapshot are in memory at once.
 const CHUNKS_AT_ONCE: usize = 4;
@@ -66,6 +70,21 @@ impl Store {
         if state.stopped.is_none() && !log.is_marked {
             // If it cannot be written, the next open takes a closer look.
             drop(log.append(&*self.disk, &self.shape, Kind::Mark, &[]));
+        }
+    }
+
+    /// Waits for the short writes that began before this commit: their threads are likely to ask for a flush next, and
+    /// would each need a sync of their own. Writes that begin meanwhile are not waited for.
+    fn gather(&self) {
+        let mut state = self.lock();
+        let before = state.beginning;
+        if state.under_way[before] > 0 {
+            state.beginning = 1 - before;
+            let is_missing = |state: &mut State| state.under_way[before] > 0;
+            drop(
+                self.arrived
+                    .wait_timeout_while(state, GATHER_MAX, is_missing),
+            );
         }
     }
 
@@ -221,6 +240,7 @@ impl Leading<'_> {
     fn commit(&self) {
         let store = self.0;
         let mut log = store.log.lock().unwrap_or_else(PoisonError::into_inner);
+        store.gather();
         let group = store.take_group(&log);
         let appended = log.append(&*store.disk, &store.shape, Kind::Group, &group.changes);
         let mut state = store.lock();

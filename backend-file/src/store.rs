@@ -18,6 +18,10 @@ use crate::shape::{Plan, Shape};
 use crate::slots::Slots;
 use crate::stats::{Recovery, Stats};
 
+/// A commit waits a moment for writes of up to so many frames that are under way: one sync for all of them is far less
+/// than one for each.
+const SHORT_WRITE_MAX: usize = 4;
+
 /// A frame to be written.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
@@ -41,6 +45,8 @@ pub(crate) struct Store {
     pub(crate) state: Mutex<State>,
     /// A group became durable, or the store was stopped.
     pub(crate) changed: Condvar,
+    /// No short write is under way any more that a commit waits for.
+    pub(crate) arrived: Condvar,
     /// Held while the file grows.
     growing: Mutex<()>,
     /// Held by the one thread that commits, over its I/O.
@@ -58,6 +64,10 @@ pub(crate) struct State {
     pub(crate) durable_no: u64,
     /// Whether a thread commits now.
     pub(crate) is_led: bool,
+    /// How many short writes are under way, by whether they began before or after the last commit looked.
+    pub(crate) under_way: [u32; 2],
+    /// Which of the two counts those that begin now.
+    pub(crate) beginning: usize,
     /// Why nothing more is promised (BS-12).
     pub(crate) stopped: Option<Failure>,
     /// Slots whose write failed. They are not used again before the next open.
@@ -83,6 +93,8 @@ impl State {
             filling_no: 1,
             durable_no: 0,
             is_led: false,
+            under_way: [0; 2],
+            beginning: 0,
             stopped: None,
             given_up: 0,
             commits: 0,
@@ -127,6 +139,7 @@ impl Store {
             growth: plan.growth,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            arrived: Condvar::new(),
             growing: Mutex::new(()),
             log: Mutex::new(log),
             recovery,
@@ -211,7 +224,7 @@ impl Store {
         let digests = filler.digests;
         written.map_err(|e| Failure::of(&e, "the frames could not be written"))?;
         let mut state = self.room_in_group(sources.len())?;
-        for ((source, slot), digest) in sources.iter().zip(slots.keep()).zip(digests) {
+        for ((source, slot), digest) in sources.iter().zip(slots.keep(&mut state)).zip(digests) {
             let blob = Blob {
                 guid: source.guid,
                 slot,
@@ -288,9 +301,15 @@ impl Store {
             }
             if state.slots.free_count() >= count + kept {
                 let slots = std::iter::from_fn(|| state.slots.take()).take(count);
+                let slots = slots.collect();
+                let counted = (count <= SHORT_WRITE_MAX).then_some(state.beginning);
+                if let Some(at) = counted {
+                    state.under_way[at] += 1;
+                }
                 return Ok(Taken {
                     store: self,
-                    slots: slots.collect(),
+                    slots,
+                    counted,
                 });
             }
             drop(state);
@@ -339,11 +358,24 @@ fn last_of_each<'a>(sources: &[Source<'a>]) -> Vec<Source<'a>> {
 struct Taken<'a> {
     store: &'a Store,
     slots: Vec<u32>,
+    /// Which count of short writes this one is in.
+    counted: Option<usize>,
 }
 
 impl Taken<'_> {
-    fn keep(mut self) -> Vec<u32> {
+    fn keep(mut self, state: &mut State) -> Vec<u32> {
+        self.arrive(state);
         std::mem::take(&mut self.slots)
+    }
+
+    /// A commit need not wait for this write any more.
+    fn arrive(&mut self, state: &mut State) {
+        if let Some(at) = self.counted.take() {
+            state.under_way[at] -= 1;
+            if state.under_way[at] == 0 {
+                self.store.arrived.notify_all();
+            }
+        }
     }
 }
 
@@ -352,7 +384,10 @@ impl Drop for Taken<'_> {
     /// to be taken again.
     fn drop(&mut self) {
         if !self.slots.is_empty() {
-            self.store.lock().given_up += self.slots.len();
+            let store = self.store;
+            let mut state = store.lock();
+            state.given_up += self.slots.len();
+            self.arrive(&mut state);
         }
     }
 }
