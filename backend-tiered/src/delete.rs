@@ -27,8 +27,8 @@ pub(crate) async fn delete(core: &Arc<Core>, id: &ObjectId) -> Result<(), Backen
 async fn unlink(core: Arc<Core>, id: ObjectId, redirect: Tombstone) -> Result<(), BackendError> {
     let old = Some(redirect.target.clone());
     let entry = Entry::begin(&core, &id, Step::Swap, None, old.clone());
-    let entry = entry.await.map_err(unlogged)?;
-    let swap = core.displace(&entry, &redirect, &TieredWrite::Delete);
+    let mut entry = entry.await.map_err(unlogged)?;
+    let swap = core.displace(&mut entry, &redirect, &TieredWrite::Delete);
     match core.leased(swap).await {
         // Where another object is there by now, it was put after the look at the one that was to be deleted.
         Swapped::Won | Swapped::Lost | Swapped::Vanished => {

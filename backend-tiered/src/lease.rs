@@ -10,7 +10,9 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use larder_traits::{Change, ChangeId, ChangeLog, Clock, Fault, ObjectId, Step, WriterId};
+use larder_traits::{
+    Change, ChangeId, ChangeLog, Clock, ErrorKind, Fault, ObjectId, Step, WriterId,
+};
 
 use crate::native::Core;
 use crate::revision::unique;
@@ -28,6 +30,8 @@ pub(crate) struct Journal {
 struct State {
     /// Until when the log is known to grant the lease.
     until: Option<SystemTime>,
+    /// How often the lease had ended before it was extended: others may have claimed what was recorded before.
+    lapses: u64,
     open: HashSet<ChangeId>,
 }
 
@@ -55,9 +59,13 @@ impl Journal {
         if enough.is_some_and(|enough| until.is_some_and(|until| until >= enough)) {
             return Ok(());
         }
-        let until = now.checked_add(self.lease).unwrap_or(now);
-        self.log.renew(self.writer, until).await?;
-        self.lock().until = Some(until);
+        let wanted = now.checked_add(self.lease).unwrap_or(now);
+        self.log.renew(self.writer, wanted).await?;
+        let mut state = self.lock();
+        // By now: the call may have taken longer than the lease had left.
+        let now = self.clock.now();
+        state.lapses += u64::from(state.until.is_some_and(|until| until <= now));
+        state.until = state.until.max(Some(wanted));
         Ok(())
     }
 
@@ -66,10 +74,8 @@ impl Journal {
         drop(self.hold().await);
     }
 
-    /// Whether the lease, as far as it is known, has not ended yet.
-    pub(crate) fn is_held(&self) -> bool {
-        let now = self.clock.now();
-        self.lock().until.is_some_and(|until| now < until)
+    fn lapses(&self) -> u64 {
+        self.lock().lapses
     }
 
     /// Whether a change of this writer is under way in this process.
@@ -97,6 +103,8 @@ impl fmt::Debug for Journal {
 pub(crate) struct Entry {
     pub(crate) core: Arc<Core>,
     pub(crate) change: Change,
+    /// How often the lease had lapsed when the change was last known to be this writer's; `None` before it is recorded.
+    lapses: Option<u64>,
     is_armed: bool,
 }
 
@@ -112,8 +120,9 @@ impl Entry {
         let id = ChangeId::from_bytes(unique(core.now()));
         let mut change = Change::new(id, object.clone(), step);
         (change.created, change.replaced) = (created, replaced);
-        let entry = Self::adopt(core, change);
-        entry.record(&entry.change).await?;
+        let mut entry = Self::adopt(core, change.clone());
+        entry.lapses = None;
+        entry.record(&change).await?;
         Ok(entry)
     }
 
@@ -123,15 +132,29 @@ impl Entry {
         Self {
             core: Arc::clone(core),
             change,
+            lapses: Some(core.journal.lapses()),
             is_armed: true,
         }
     }
 
-    async fn record(&self, change: &Change) -> Result<(), Fault> {
-        let Core { journal, .. } = &*self.core;
-        self.core.insist(|| journal.hold()).await?;
-        let record = || journal.log.record(journal.writer, change);
-        self.core.insist(record).await
+    async fn record(&mut self, change: &Change) -> Result<(), Fault> {
+        let core = Arc::clone(&self.core);
+        let journal = &core.journal;
+        core.insist(|| journal.hold()).await?;
+        let lapses = journal.lapses();
+        if self.lapses.is_some_and(|known| known != lapses) {
+            // Whoever claimed the change may have brought it to its end already. Then the log has none of this name,
+            // and would take it for a new one.
+            let own = core.insist(|| journal.log.changes(journal.writer)).await?;
+            if !own.iter().any(|own| own.id == self.change.id) {
+                let why = "the lease had ended, and the change was claimed";
+                return Err(Fault::not_applied(ErrorKind::Conflict, why));
+            }
+        }
+        core.insist(|| journal.log.record(journal.writer, change))
+            .await?;
+        self.lapses = Some(lapses);
+        Ok(())
     }
 
     /// Records the next step; on an error the log may have the old step or this one.
@@ -149,8 +172,9 @@ impl Entry {
     }
 
     /// Makes sure that the change is still this writer's.
-    pub(crate) async fn confirm(&self) -> Result<(), Fault> {
-        self.record(&self.change).await
+    pub(crate) async fn confirm(&mut self) -> Result<(), Fault> {
+        let change = self.change.clone();
+        self.record(&change).await
     }
 
     /// Strikes the change out; if that fails, recovery finds nothing left to do.
@@ -173,6 +197,7 @@ impl Drop for Entry {
             let left = Self {
                 core: Arc::clone(&self.core),
                 change: self.change.clone(),
+                lapses: self.lapses,
                 is_armed: false,
             };
             self.core.background.spawn(async move {

@@ -66,9 +66,12 @@ async fn replace(
 ) -> Result<(), BackendError> {
     let old = Some(redirect.target.clone());
     let entry = Entry::begin(&core, &id, Step::Swap, None, old.clone());
-    let entry = entry.await.map_err(unlogged)?;
+    let mut entry = entry.await.map_err(unlogged)?;
     let write = TieredWrite::Object(metadata.clone(), payload.clone());
-    match core.leased(core.displace(&entry, &redirect, &write)).await {
+    match core
+        .leased(core.displace(&mut entry, &redirect, &write))
+        .await
+    {
         Swapped::Won | Swapped::Lost => {
             entry.discard(None, old).await;
             Ok(())
@@ -137,9 +140,9 @@ async fn install(
     let mut swapped = match &seen {
         Some(seen) => {
             let write = TieredWrite::Tombstone(redirect.clone());
-            core.leased(core.displace(&entry, seen, &write)).await
+            core.leased(core.displace(&mut entry, seen, &write)).await
         }
-        None => core.leased(core.occupy(&entry, &redirect)).await,
+        None => core.leased(core.occupy(&mut entry, &redirect)).await,
     };
     if matches!(swapped, Swapped::Vanished) {
         // The object that was there has been deleted or has ended. Its payload is nobody's any more; a new entry for
@@ -152,7 +155,7 @@ async fn install(
             entry.discard(new, None).await;
             return Err(unlogged(fault));
         }
-        swapped = core.leased(core.occupy(&entry, &redirect)).await;
+        swapped = core.leased(core.occupy(&mut entry, &redirect)).await;
     }
     match swapped {
         Swapped::Won => {

@@ -68,11 +68,11 @@ impl Core {
     /// Writes over the redirect `old`, which was seen in the row.
     pub(crate) async fn displace(
         &self,
-        entry: &Entry,
+        entry: &mut Entry,
         old: &Tombstone,
         write: &TieredWrite,
     ) -> Swapped {
-        let id = &entry.change.object;
+        let id = &entry.change.object.clone();
         // The error of an attempt that may have landed.
         let mut doubt: Option<BackendError> = None;
         let mut attempt = 1;
@@ -142,7 +142,7 @@ impl Core {
 
     async fn displaced_in_doubt(
         &self,
-        entry: &Entry,
+        entry: &mut Entry,
         old: &Tombstone,
         write: &TieredWrite,
         doubt: Option<BackendError>,
@@ -151,7 +151,7 @@ impl Core {
         let Some(doubt) = doubt else {
             return Swapped::Refused(last);
         };
-        let id = &entry.change.object;
+        let id = &entry.change.object.clone();
         if self.settle(id, &old.target, false).await
             && let Ok(row) = self.look(id).await
         {
@@ -169,8 +169,8 @@ impl Core {
     }
 
     /// Writes the redirect `new` where there is none.
-    pub(crate) async fn occupy(&self, entry: &Entry, new: &Tombstone) -> Swapped {
-        let id = &entry.change.object;
+    pub(crate) async fn occupy(&self, entry: &mut Entry, new: &Tombstone) -> Swapped {
+        let id = &entry.change.object.clone();
         let mut attempt = 1;
         let doubt = loop {
             let write = TieredWrite::Tombstone(new.clone());

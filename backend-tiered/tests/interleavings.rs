@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::checks::{self, Checked};
-use common::shipped;
+use common::{Does, LEASE, World, perform, shipped};
+use larder_traits::Metadata;
 
 fn held<T>(checked: Checked<T>) -> T {
     checked.unwrap_or_else(|why| panic!("{why}"))
@@ -55,4 +58,30 @@ fn two_recoveries_at_once() {
 #[test]
 fn a_slow_writer_keeps_what_it_uploads_while_others_recover() {
     held(checks::slow_writer(&shipped));
+}
+
+#[test]
+fn a_live_writer_beside_a_recovery() {
+    let runs = held(checks::live_recovery(&shipped, 200));
+    println!("{runs} writes beside a recovery");
+}
+
+#[test]
+fn a_writer_notices_that_its_lease_has_ended() {
+    held(checks::lapsed_writer(&shipped));
+}
+
+/// Failure: a large put was refused as claimed by another, where the writer had been idle for longer than its lease.
+/// Cause: a new entry counted the lapse from before its first record as one that it had slept through. Fix: an entry
+/// counts from its first record on.
+#[test]
+fn a_lease_that_ended_between_two_changes_is_in_nobodys_way() {
+    let (world, run) = (World::new(), checks::plain());
+    let store = world.open(&run, &shipped);
+    for _ in 0..3 {
+        let store = Arc::clone(&store);
+        let put = async move { perform(&store, Does::PutLarge, "v", &Metadata::new()).await };
+        run.finish(put).expect("nobody else is there");
+        world.clock.advance(LEASE * 3);
+    }
 }

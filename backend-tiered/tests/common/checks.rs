@@ -1,25 +1,32 @@
 //! What must hold of any combinator. Each check tells how much it has run, or what went wrong.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use larder_conformance::decorate::Report;
 use larder_conformance::lin::ModelName;
 use larder_conformance::schedule::{Explorer, Run, step};
 use larder_conformance::{FaultKind, Faults};
 use larder_traits::{
-    ClientError, Clock, ExpirationPolicy, HighVolumeBackend, LateLanding, Metadata, ObjectListing,
-    TieredMetadata,
+    Backend, BackendError, ClientError, ClientStream, Clock, ExpirationPolicy, GetResponse,
+    HighVolumeBackend, LateLanding, Metadata, ObjectId, ObjectListing, TieredMetadata,
 };
 
 use super::{
-    Calls, Does, LEASE, Made, Make, Start, THRESHOLD_BYTES, World, id, mortal, now, payload,
+    Calls, Does, LEASE, Made, Make, Parts, Start, THRESHOLD_BYTES, World, id, mortal, now, payload,
     perform,
 };
 
 pub type Checked<T = usize> = Result<T, String>;
+
+/// More orders than two clients should have between them.
+const ORDERS_MAX: usize = 20_000;
 
 /// A run that makes no choices of its own.
 pub fn plain() -> Run {
@@ -81,6 +88,9 @@ impl Meeting<'_> {
     fn explore(&self, mut explorer: Explorer, make: Make<'_>) -> Checked {
         while let Some(run) = explorer.next_run() {
             self.run(&run, make)?;
+            if explorer.runs() > ORDERS_MAX {
+                return Err(format!("{self:?}: more than {ORDERS_MAX} orders"));
+            }
         }
         Ok(explorer.runs())
     }
@@ -521,22 +531,35 @@ pub fn slow_writer(make: Make<'_>) -> Checked {
             Ok(payload(&format!("{nth}"), true))
         }
     });
-    let (writer, outcome) = (Arc::clone(&slow), Arc::new(std::sync::Mutex::new(None)));
+    let (writer, outcome) = (Arc::clone(&slow), Arc::new(Mutex::new(None)));
     let said = Arc::clone(&outcome);
     run.spawn(async move {
         let (id, metadata) = (id("k"), Metadata::new());
         let put = writer.put_object(&id, &metadata, pieces.boxed()).await;
         *said.lock().unwrap() = Some(put);
     });
-    let inner = run.clone();
+    let (inner, log, put) = (run.clone(), world.log.clone(), Arc::clone(&outcome));
+    let (touched, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (takes, sees) = (Arc::clone(&touched), Arc::clone(&seen));
     run.spawn(async move {
         for _ in 0..30 {
             inner.sleep(LEASE / 2).await;
+            let before = log.held().changes;
             drop(other.recover().await);
+            if put.lock().unwrap().is_none() && before > 0 {
+                sees.fetch_add(1, SeqCst);
+                takes.fetch_add(usize::from(log.held().changes == 0), SeqCst);
+            }
         }
     });
     run.go();
     join(&run, &slow);
+    let (touched, seen) = (touched.load(SeqCst), seen.load(SeqCst));
+    if touched > 0 || seen < 10 {
+        return Err(format!(
+            "{seen} recoveries beside a live upload, {touched} of which took its change away"
+        ));
+    }
     let put = outcome.lock().unwrap().take();
     match put {
         Some(Ok(())) => {}
@@ -550,6 +573,118 @@ pub fn slow_writer(make: Make<'_>) -> Checked {
         Ok(Some(_)) => world.in_order(false).map(|()| 1),
         other => Err(format!("the slow object reads as {other:?}")),
     }
+}
+
+/// A tier in which something happens once, right after the first payload was stored.
+struct Then<S> {
+    inner: S,
+    then: Mutex<Option<BoxFuture<'static, ()>>>,
+}
+
+impl<S> fmt::Debug for Then<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Then")
+    }
+}
+
+#[async_trait]
+impl<S: Backend> Backend for Then<S> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    async fn put_object(
+        &self,
+        id: &ObjectId,
+        metadata: &Metadata,
+        stream: ClientStream,
+    ) -> Result<(), BackendError> {
+        self.inner.put_object(id, metadata, stream).await?;
+        let then = self.then.lock().unwrap().take();
+        if let Some(then) = then {
+            then.await;
+        }
+        Ok(())
+    }
+    async fn get_object(&self, id: &ObjectId) -> Result<GetResponse, BackendError> {
+        self.inner.get_object(id).await
+    }
+    async fn get_metadata(&self, id: &ObjectId) -> Result<Option<Metadata>, BackendError> {
+        self.inner.get_metadata(id).await
+    }
+    async fn delete_object(&self, id: &ObjectId) -> Result<(), BackendError> {
+        self.inner.delete_object(id).await
+    }
+    async fn join(&self) {
+        self.inner.join().await;
+    }
+}
+
+/// TS-7: a writer's lease ends behind its back while it uploads, and another process recovers all there is. The writer
+/// must notice before its swap.
+pub fn lapsed_writer(make: Make<'_>) -> Checked {
+    for start in Start::ALL {
+        let (world, run) = (World::new(), plain());
+        let (calls, metadata) = (Calls::default(), Metadata::new());
+        let other = world.open(&run, make);
+        start.prepare(&run, &other, &metadata);
+        let (clock, reviver) = (Arc::clone(&world.clock), Arc::clone(&other));
+        let then = async move {
+            clock.advance(LEASE * 2);
+            drop(reviver.recover().await);
+            reviver.join().await;
+        };
+        let then = Mutex::new(Some(then.boxed()));
+        let store = world.open(&run, &|mut parts: Parts| {
+            let then = Mutex::new(then.lock().unwrap().take());
+            let inner = parts.long;
+            parts.long = Arc::new(Then { inner, then });
+            make(parts)
+        });
+        calls.make(&run, 0, &store, Does::PutLarge, &metadata);
+        run.go();
+        join(&run, &store);
+        calls.last_look(&run, &other);
+        calls
+            .explained(start, ModelName::Register)
+            .and_then(|()| world.in_order(false))
+            .map_err(|why| format!("{start:?}, a lease that ended unnoticed\n{calls:?}{why}"))?;
+    }
+    Ok(3)
+}
+
+/// TS-7: another process recovers at any moment of a live writer's work.
+pub fn live_recovery(make: Make<'_>, of_each: usize) -> Checked {
+    let mut runs = 0;
+    for start in Start::ALL {
+        for does in Does::WRITES {
+            let mut explorer = Explorer::sample(16, of_each);
+            while let Some(run) = explorer.next_run() {
+                let world = World::new();
+                let (calls, metadata) = (Calls::default(), Metadata::new());
+                let (store, other) = (world.open(&run, make), world.open(&run, make));
+                start.prepare(&run, &store, &metadata);
+                calls.make(&run, 0, &store, does, &metadata);
+                run.spawn(async move {
+                    drop(other.recover().await);
+                });
+                run.go();
+                join(&run, &store);
+                calls.last_look(&run, &store);
+                calls
+                    .explained(start, ModelName::Register)
+                    .and_then(|()| world.in_order(false))
+                    .and_then(|()| match calls.all_done() {
+                        true => Ok(()),
+                        false => Err("a recovery made a call fail".into()),
+                    })
+                    .map_err(|why| {
+                        format!("{start:?}, {does:?} beside a recovery\n{calls:?}{why}")
+                    })?;
+            }
+            runs += explorer.runs();
+        }
+    }
+    Ok(runs)
 }
 
 /// TS-7: two processes recover the same crash at once.
@@ -675,7 +810,7 @@ pub fn ladder(make: Make<'_>) -> Checked {
                     .await?
                     .and_then(|metadata| metadata.size);
                 let found = perform(&inner, Does::Get, "", &Metadata::new()).await?;
-                Ok::<_, larder_traits::BackendError>((found, size))
+                Ok::<_, BackendError>((found, size))
             });
             let text = String::from_utf8_lossy(&expected).into_owned();
             match found {
@@ -757,7 +892,7 @@ pub fn failing_client(make: Make<'_>) -> Checked {
                 let stream = stream::iter(broken).boxed();
                 inner.put_object(&id("k"), &Metadata::new(), stream).await
             });
-            if !matches!(put, Err(larder_traits::BackendError::Client(_))) {
+            if !matches!(put, Err(BackendError::Client(_))) {
                 return Err(format!("a broken stream was answered {put:?}"));
             }
             let touched = world.switch.count();
@@ -806,15 +941,15 @@ pub fn one_deadline(make: Make<'_>) -> Checked {
             })
         };
         // The upload takes time, in which a deadline of its own would fall behind.
-        let (clock, steps) = (Arc::clone(&world.clock), run.clone());
-        run.spawn_background(async move {
-            for _ in 0..30 {
-                step().await;
-                clock.advance(Duration::from_secs(1));
-            }
-            drop(steps);
+        let (inner, given, sleeper) = (Arc::clone(&store), metadata.clone(), run.clone());
+        let shown = run.finish(async move {
+            let pieces = stream::iter(0..5).then(move |_| {
+                let pause = sleeper.sleep(Duration::from_secs(3));
+                pause.map(|()| Ok(payload("v", true)))
+            });
+            inner.put_object(&id("k"), &given, pieces.boxed()).await?;
+            inner.get_metadata(&id("k")).await
         });
-        let (_, shown) = does(Does::PutLarge);
         let shown = shown.ok().flatten().and_then(|it| it.time_expires);
         let redirect = deadlines()?;
         if shown != redirect || redirect.is_none() {
@@ -822,7 +957,6 @@ pub fn one_deadline(make: Make<'_>) -> Checked {
                 "{policy:?}: the payload ends at {shown:?}, the redirect at {redirect:?}"
             ));
         }
-        run.go_steps(100);
         world.clock.advance(life / 2);
         let (_, shown) = does(Does::Get);
         let shown = shown.ok().flatten().and_then(|it| it.time_expires);
@@ -861,7 +995,7 @@ pub fn missing_payload(make: Make<'_>) -> Checked {
         now(world.long.high_volume().list_objects(None, 10)).map_err(|e| e.to_string())?;
     for payload in &payloads.ids {
         let long = world.long.high_volume();
-        let delete = larder_traits::Backend::delete_object(&long, payload);
+        let delete = Backend::delete_object(&long, payload);
         delete
             .now_or_never()
             .expect("memory waits for nothing")

@@ -11,6 +11,10 @@
     clippy::exhaustive_structs,
     reason = "nobody else sees these"
 )]
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a panic is the answer, and nobody holds these locks when one comes"
+)]
 
 pub mod checks;
 
@@ -349,7 +353,7 @@ pub enum Start {
 }
 
 impl Start {
-    pub const ALL: [Self; 3] = [Self::Absent, Self::Inline, Self::Redirect];
+    pub const ALL: [Self; 3] = [Self::Redirect, Self::Inline, Self::Absent];
 
     pub fn prepare(self, run: &Run, store: &Made, metadata: &Metadata) {
         let does = match self {

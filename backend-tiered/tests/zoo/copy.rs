@@ -1,0 +1,791 @@
+//! A small copy of the protocols, which keeps every clause as long as nothing is broken in it.
+//!
+//! It has no audit, no peeking beyond a whole payload in memory and no bounds but those that a check asks for. What it
+//! shares with the shipped combinator is the order of steps, and that is what can be broken here, in one place each.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a panic is the answer, and nobody holds these locks when one comes"
+)]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either, select};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use larder_conformance::schedule::step;
+use larder_traits::{
+    Backend, BackendError, Change, ChangeId, Classify, ClientStream, Clock, ErrorKind,
+    ExpirationPolicy, Fault, GetResponse, LateLanding, Metadata, ObjectId, Outcome, Step,
+    TieredGet, TieredMetadata, TieredWrite, Tombstone, WriterId,
+};
+
+use crate::common::{Combinator, LEASE, Made, Parts, THRESHOLD_BYTES};
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    Nothing,
+    KeepsNoLog,
+    LogsTheSwapAfterIt,
+    TakesALostSwapForOvertaken,
+    RemovesAfterATimeout,
+    RepeatsASwapThatExpectsNothing,
+    SettlesWithoutAFence,
+    SaysNotAppliedAfterALostAnswer,
+    TakesAMissForAbsence,
+    GivesUpAtTheFirstMiss,
+    CleansUpForEver,
+    SwapsBeforeTheUpload,
+    LeavesTheLosersPayload,
+    RemovesTheWinnersPayload,
+    LeavesTheReplacedPayload,
+    RemovesBeforeTheSwap,
+    IgnoresLeases,
+    HasNoHeartbeat,
+    ForgetsThatItsLeaseEnded,
+    RecoversWithoutALook,
+    RecoversByForgettingSwaps,
+    NamesPayloadsByTheirKey,
+    IsOffByOne,
+    HasTwoDeadlines,
+    NeverFollowsThePayload,
+    PutsOverRedirectsBlindly,
+    DeletesOnlyTheRow,
+    AsksBothTiers,
+    StopsWithItsCaller,
+    LeavesADroppedUpload,
+    RecordsBeforeItKnowsTheSize,
+}
+
+static UNIQUE: AtomicU64 = AtomicU64::new(1);
+
+fn unique() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[8..].copy_from_slice(&UNIQUE.fetch_add(1, SeqCst).to_be_bytes());
+    bytes
+}
+
+struct Inner {
+    parts: Parts,
+    flaw: Flaw,
+    writer: WriterId,
+    until: Mutex<Option<SystemTime>>,
+    open: Mutex<Vec<ChangeId>>,
+    recorded: Mutex<Vec<ChangeId>>,
+    running: AtomicUsize,
+}
+
+#[derive(Clone)]
+pub(crate) struct Copied(Arc<Inner>);
+
+impl std::fmt::Debug for Copied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Copied({:?})", self.0.flaw)
+    }
+}
+
+pub(crate) fn copied(flaw: Flaw) -> impl Fn(Parts) -> Made + Sync {
+    move |parts| {
+        Arc::new(Copied(Arc::new(Inner {
+            parts,
+            flaw,
+            writer: WriterId::from_bytes(unique()),
+            until: Mutex::default(),
+            open: Mutex::default(),
+            recorded: Mutex::default(),
+            running: AtomicUsize::new(0),
+        })))
+    }
+}
+
+const ATTEMPTS: u32 = 5;
+
+enum End {
+    Won,
+    Lost,
+    Vanished,
+    Refused(BackendError),
+    Over(BackendError),
+    Open(BackendError),
+}
+
+type Result<T, E = BackendError> = std::result::Result<T, E>;
+
+fn unknown(e: BackendError) -> BackendError {
+    Fault::unknown(e.kind(), "not answered").because(e).into()
+}
+
+fn not_applied(e: impl Classify + Send + Sync + 'static) -> BackendError {
+    Fault::not_applied(e.kind(), "before the swap")
+        .because(e)
+        .into()
+}
+
+fn refers(row: &TieredMetadata, payload: Option<&ObjectId>) -> bool {
+    matches!(row, TieredMetadata::Tombstone(there) if Some(&there.target) == payload)
+}
+
+impl Copied {
+    fn is(&self, flaw: Flaw) -> bool {
+        self.0.flaw == flaw
+    }
+
+    fn now(&self) -> SystemTime {
+        self.0.parts.clock.now()
+    }
+
+    async fn retry<T, E: Classify, F: Future<Output = Result<T, E>>>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, E> {
+        let mut attempt = 1;
+        loop {
+            match call().await {
+                Err(e) if e.kind() == ErrorKind::Unavailable && attempt < ATTEMPTS => {
+                    self.0.parts.run.sleep(Duration::from_millis(20)).await;
+                    attempt += 1;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn hold(&self) -> Result<(), Fault> {
+        let until = *self.0.until.lock().unwrap();
+        if until.is_some_and(|until| until >= self.now() + LEASE / 2) {
+            return Ok(());
+        }
+        let until = self.now() + LEASE;
+        self.0.parts.log.renew(self.0.writer, until).await?;
+        *self.0.until.lock().unwrap() = Some(until);
+        Ok(())
+    }
+
+    async fn record(&self, change: &Change) -> Result<(), Fault> {
+        if self.is(Flaw::KeepsNoLog) {
+            return Ok(());
+        }
+        // What was recorded before may have been claimed since, if the lease has ended in between.
+        let may_be_lost = {
+            let until = *self.0.until.lock().unwrap();
+            let is_first = !self.0.recorded.lock().unwrap().contains(&change.id);
+            until.is_some_and(|until| until <= self.now()) && !is_first
+        };
+        self.retry(|| self.hold()).await?;
+        if may_be_lost && !self.is(Flaw::ForgetsThatItsLeaseEnded) {
+            let own = self
+                .retry(|| self.0.parts.log.changes(self.0.writer))
+                .await?;
+            if !own.iter().any(|own| own.id == change.id) {
+                return Err(Fault::not_applied(ErrorKind::Conflict, "claimed"));
+            }
+        }
+        self.0.recorded.lock().unwrap().push(change.id);
+        self.retry(|| self.0.parts.log.record(self.0.writer, change))
+            .await
+    }
+
+    fn begin(&self, object: &ObjectId, step: Step) -> Change {
+        let id = ChangeId::from_bytes(unique());
+        self.0.open.lock().unwrap().push(id);
+        Change::new(id, object.clone(), step)
+    }
+
+    fn leave(&self, change: &Change) {
+        self.0.open.lock().unwrap().retain(|id| *id != change.id);
+    }
+
+    async fn complete(&self, change: &Change) {
+        if !self.is(Flaw::KeepsNoLog) {
+            drop(
+                self.retry(|| self.0.parts.log.complete(self.0.writer, change.id))
+                    .await,
+            );
+        }
+        self.leave(change);
+    }
+
+    async fn leased<T>(&self, work: impl Future<Output = T> + Send) -> T {
+        if self.is(Flaw::HasNoHeartbeat) {
+            return work.await;
+        }
+        let beats: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async {
+            loop {
+                self.0.parts.run.sleep(LEASE / 3).await;
+                drop(self.hold().await);
+            }
+        });
+        match select(Box::pin(work), beats).await {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => unreachable!("beats for ever"),
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.running.fetch_add(1, SeqCst);
+        let inner = Arc::clone(&self.0);
+        self.0.parts.run.spawn_background(async move {
+            task.await;
+            inner.running.fetch_sub(1, SeqCst);
+        });
+    }
+
+    /// Runs `work` to its end, whoever waits for it.
+    async fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        if self.is(Flaw::StopsWithItsCaller) {
+            return work.await;
+        }
+        let step = Some(work.boxed());
+        let of = self.clone();
+        Finishing { step, of }.await
+    }
+
+    async fn look(&self, id: &ObjectId) -> Result<TieredMetadata> {
+        self.retry(|| self.0.parts.high.get_tiered_metadata(id))
+            .await
+    }
+
+    async fn settle(&self, id: &ObjectId, probe: &ObjectId, patient: bool) -> bool {
+        if self.is(Flaw::SettlesWithoutAFence) {
+            return true;
+        }
+        let Parts {
+            high,
+            high_caps,
+            run,
+            ..
+        } = &self.0.parts;
+        match self.retry(|| high.fence(id)).await {
+            Ok(()) => return true,
+            Err(e) if e.kind() == ErrorKind::Unsupported => {}
+            Err(_) => return false,
+        }
+        match high_caps.late_landing {
+            LateLanding::Fenced => {
+                let nothing = || {
+                    let same = Tombstone::new(probe.clone(), ExpirationPolicy::Manual);
+                    high.compare_and_write(id, Some(probe), TieredWrite::Tombstone(same))
+                };
+                self.retry(nothing).await.is_ok()
+            }
+            LateLanding::MayLandLate(Some(bound)) if patient => {
+                run.sleep(bound).await;
+                true
+            }
+            LateLanding::MayLandLate(_) => false,
+        }
+    }
+
+    /// Swaps the row from what was `seen` in it.
+    async fn swap(&self, change: &Change, seen: Option<&Tombstone>, write: &TieredWrite) -> End {
+        let id = &change.object;
+        let old = seen.map(|seen| &seen.target);
+        let created = change.created.as_ref();
+        let mut doubt: Option<BackendError> = None;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let swap = self.0.parts.high.compare_and_write(id, old, write.clone());
+            let last = match swap.await {
+                Ok(true) => return End::Won,
+                Ok(false) if old.is_none() || self.is(Flaw::TakesALostSwapForOvertaken) => {
+                    return End::Lost;
+                }
+                Ok(false) => None,
+                Err(e) if e.outcome() == Outcome::NotApplied => Some(e),
+                Err(e) if self.is(Flaw::RemovesAfterATimeout) => return End::Over(e),
+                Err(e) if self.is(Flaw::SaysNotAppliedAfterALostAnswer) => {
+                    return End::Refused(not_applied(e));
+                }
+                Err(e) => {
+                    doubt = Some(e);
+                    None
+                }
+            };
+            let last = match last {
+                Some(e) => e,
+                None => match self.look(id).await {
+                    Err(e) => e,
+                    Ok(row) if refers(&row, created) => return End::Won,
+                    Ok(row) if old.is_some() && !refers(&row, old) => {
+                        return self.left(&row, seen, write, doubt);
+                    }
+                    Ok(_) => Fault::not_applied(ErrorKind::Unavailable, "not yet").into(),
+                },
+            };
+            let blind = old.is_none() && doubt.is_some();
+            let repeats = !blind || self.is(Flaw::RepeatsASwapThatExpectsNothing);
+            if attempt < ATTEMPTS && repeats {
+                continue;
+            }
+            let Some(doubt) = doubt else {
+                return End::Refused(last);
+            };
+            let probe = created.or(old).expect("a swap has at least one of them");
+            if !self.settle(id, probe, false).await {
+                return End::Open(unknown(doubt));
+            }
+            return match self.look(id).await {
+                Err(_) => End::Open(unknown(doubt)),
+                Ok(row) if refers(&row, created) => End::Won,
+                Ok(row) if old.is_some() && refers(&row, old) => End::Refused(not_applied(doubt)),
+                Ok(row) if old.is_some() => self.left(&row, seen, write, Some(doubt)),
+                Ok(TieredMetadata::Tombstone(_)) => End::Lost,
+                Ok(_) => End::Over(unknown(doubt)),
+            };
+        }
+    }
+
+    fn left(
+        &self,
+        row: &TieredMetadata,
+        seen: Option<&Tombstone>,
+        write: &TieredWrite,
+        doubt: Option<BackendError>,
+    ) -> End {
+        match (row, doubt) {
+            (TieredMetadata::NotFound, None) => End::Vanished,
+            (TieredMetadata::NotFound, Some(doubt)) => {
+                let has_ended = seen.is_some_and(|seen| seen.is_expired(self.now()));
+                match has_ended && !matches!(write, TieredWrite::Delete) {
+                    true => End::Over(unknown(doubt)),
+                    false => End::Lost,
+                }
+            }
+            _ => End::Lost,
+        }
+    }
+
+    /// Removes payloads in the background.
+    fn discard(&self, mut change: Change, created: Option<ObjectId>, replaced: Option<ObjectId>) {
+        let this = self.clone();
+        change.step = Step::Remove;
+        (change.created, change.replaced) = (created, replaced);
+        self.spawn(async move {
+            match this.record(&change).await {
+                Err(fault) if fault.kind() != ErrorKind::Conflict => this.leave(&change),
+                _ => drop(this.remove(&change).await),
+            }
+        });
+    }
+
+    async fn remove(&self, change: &Change) -> bool {
+        for payload in [&change.created, &change.replaced].into_iter().flatten() {
+            loop {
+                let deleted = self
+                    .retry(|| self.0.parts.long.delete_object(payload))
+                    .await;
+                if deleted.is_ok() {
+                    break;
+                }
+                if !self.is(Flaw::CleansUpForEver) {
+                    self.leave(change);
+                    return false;
+                }
+            }
+        }
+        self.complete(change).await;
+        true
+    }
+
+    async fn small(&self, id: ObjectId, metadata: Metadata, payload: Bytes) -> Result<()> {
+        let high = Arc::clone(&self.0.parts.high);
+        if self.is(Flaw::PutsOverRedirectsBlindly) {
+            let stream = stream::iter([Ok(payload)]).boxed();
+            return high.put_object(&id, &metadata, stream).await;
+        }
+        let put = high.put_non_tombstone(&id, &metadata, payload.clone());
+        let Some(seen) = put.await? else {
+            return Ok(());
+        };
+        let this = self.clone();
+        self.finish(async move {
+            let write = TieredWrite::Object(metadata.clone(), payload.clone());
+            let mut change = this.begin(&id, Step::Swap);
+            change.replaced = Some(seen.target.clone());
+            this.record(&change).await.map_err(not_applied)?;
+            let end = this.leased(this.swap(&change, Some(&seen), &write)).await;
+            let is_vanished = matches!(end, End::Vanished);
+            let ended = this.ended(end, change).await;
+            if !is_vanished {
+                return ended;
+            }
+            high.put_non_tombstone(&id, &metadata, payload)
+                .await
+                .map(drop)
+        })
+        .await
+    }
+
+    /// What follows from the end of a swap, for the change and for the caller.
+    async fn ended(&self, end: End, change: Change) -> Result<()> {
+        let (created, replaced) = (change.created.clone(), change.replaced.clone());
+        let replaced = replaced.filter(|_| !self.is(Flaw::LeavesTheReplacedPayload));
+        match end {
+            End::Won | End::Vanished => {
+                match replaced.is_some() {
+                    true => self.discard(change, None, replaced),
+                    false => self.complete(&change).await,
+                }
+                Ok(())
+            }
+            End::Lost => {
+                match self.is(Flaw::LeavesTheLosersPayload) {
+                    true => self.discard(change, None, replaced),
+                    false => self.discard(change, created, replaced),
+                }
+                Ok(())
+            }
+            End::Refused(e) => {
+                self.discard(change, created, None);
+                Err(e)
+            }
+            End::Over(e) => {
+                self.discard(change, created, replaced);
+                Err(e)
+            }
+            End::Open(e) => {
+                let this = self.clone();
+                self.spawn(async move {
+                    this.resolve(change).await;
+                });
+                Err(e)
+            }
+        }
+    }
+
+    async fn large(&self, id: ObjectId, metadata: Metadata, stream: ClientStream) -> Result<()> {
+        let Parts { high, long, .. } = &self.0.parts;
+        let metadata = metadata.stamped(self.now(), 0)?;
+        let mut name = id.clone();
+        if !self.is(Flaw::NamesPayloadsByTheirKey) {
+            name.key = format!("{}@{:x?}", name.key, unique());
+        }
+        let mut redirect = Tombstone::new(name.clone(), metadata.expiration_policy);
+        if !self.is(Flaw::HasTwoDeadlines) {
+            redirect.time_expires = metadata.time_expires;
+        }
+        let mut change = self.begin(&id, Step::Upload);
+        change.created = Some(name.clone());
+        self.record(&change).await.map_err(not_applied)?;
+        if self.is(Flaw::SwapsBeforeTheUpload) {
+            let write = TieredWrite::Tombstone(redirect);
+            high.compare_and_write(&id, None, write).await?;
+            long.put_object(&name, &metadata, stream).await?;
+            self.complete(&change).await;
+            return Ok(());
+        }
+        let mut upload = Upload {
+            of: (!self.is(Flaw::LeavesADroppedUpload)).then(|| self.clone()),
+            change: change.clone(),
+        };
+        if let Err(e) = self.leased(long.put_object(&name, &metadata, stream)).await {
+            return Err(match e {
+                BackendError::Client(_) => e,
+                e => not_applied(e),
+            });
+        }
+        upload.of = None;
+        let this = self.clone();
+        self.finish(async move { this.install(change, redirect).await })
+            .await
+    }
+
+    async fn install(&self, mut change: Change, redirect: Tombstone) -> Result<()> {
+        let created = change.created.clone();
+        let row = match self.look(&change.object).await {
+            Ok(row) => row,
+            Err(e) => {
+                self.discard(change, created, None);
+                return Err(not_applied(e));
+            }
+        };
+        let seen = match row {
+            TieredMetadata::Tombstone(seen) => Some(seen),
+            _ => None,
+        };
+        change.step = Step::Swap;
+        change.replaced = seen.as_ref().map(|seen| seen.target.clone());
+        if self.is(Flaw::RemovesBeforeTheSwap)
+            && let Some(seen) = &seen
+        {
+            self.0.parts.long.delete_object(&seen.target).await?;
+        }
+        let is_late = self.is(Flaw::LogsTheSwapAfterIt);
+        if !is_late && let Err(fault) = self.record(&change).await {
+            self.discard(change, created, None);
+            return Err(not_applied(fault));
+        }
+        let write = TieredWrite::Tombstone(redirect);
+        let mut end = self.leased(self.swap(&change, seen.as_ref(), &write)).await;
+        if is_late {
+            self.record(&change)
+                .await
+                .map_err(|fault| unknown(fault.into()))?;
+        }
+        if matches!(end, End::Vanished) {
+            change.replaced = None;
+            if let Err(fault) = self.record(&change).await {
+                self.discard(change, created, None);
+                return Err(not_applied(fault));
+            }
+            end = self.leased(self.swap(&change, None, &write)).await;
+        }
+        if self.is(Flaw::RemovesTheWinnersPayload)
+            && matches!(end, End::Lost)
+            && let Ok(TieredMetadata::Tombstone(winner)) = self.look(&change.object).await
+        {
+            change.replaced = Some(winner.target);
+        }
+        self.ended(end, change).await
+    }
+
+    async fn resolve(&self, mut change: Change) -> bool {
+        let Parts { .. } = &self.0.parts;
+        if change.step == Step::Swap {
+            if self.is(Flaw::RecoversByForgettingSwaps) {
+                self.complete(&change).await;
+                return true;
+            }
+            let Some([created, replaced]) = self.unreferenced(&change).await else {
+                self.leave(&change);
+                return false;
+            };
+            change.step = Step::Remove;
+            (change.created, change.replaced) = (created, replaced);
+            if self.record(&change).await.is_err() {
+                self.leave(&change);
+                return false;
+            }
+        } else {
+            let Ok(row) = self.look(&change.object).await else {
+                self.leave(&change);
+                return false;
+            };
+            if refers(&row, change.created.as_ref()) || refers(&row, change.replaced.as_ref()) {
+                self.complete(&change).await;
+                return true;
+            }
+        }
+        self.remove(&change).await
+    }
+
+    async fn unreferenced(&self, change: &Change) -> Option<[Option<ObjectId>; 2]> {
+        let (created, old) = (change.created.as_ref(), change.replaced.as_ref());
+        if self.is(Flaw::RecoversWithoutALook) {
+            return Some([created.cloned(), None]);
+        }
+        let row = self.look(&change.object).await.ok()?;
+        if refers(&row, created) {
+            return Some([None, old.cloned()]);
+        }
+        if old.is_some() && !refers(&row, old) {
+            return Some([created.cloned(), old.cloned()]);
+        }
+        if !self.settle(&change.object, created.or(old)?, true).await {
+            return None;
+        }
+        let row = self.look(&change.object).await.ok()?;
+        if refers(&row, created) {
+            return Some([None, old.cloned()]);
+        }
+        Some([
+            created.cloned(),
+            old.filter(|_| !refers(&row, old)).cloned(),
+        ])
+    }
+
+    async fn unlink(&self, id: ObjectId, seen: Tombstone) -> Result<()> {
+        let mut change = self.begin(&id, Step::Swap);
+        change.replaced = Some(seen.target.clone());
+        self.record(&change).await.map_err(not_applied)?;
+        let swap = self.swap(&change, Some(&seen), &TieredWrite::Delete);
+        let end = self.leased(swap).await;
+        self.ended(end, change).await
+    }
+}
+
+/// Work that goes on without its caller.
+struct Finishing<T: Send + 'static> {
+    step: Option<BoxFuture<'static, T>>,
+    of: Copied,
+}
+
+impl<T: Send + 'static> Future for Finishing<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let step = self.step.as_mut().expect("it is polled to its end only");
+        let polled = step.as_mut().poll(context);
+        if polled.is_ready() {
+            self.step = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Finishing<T> {
+    fn drop(&mut self) {
+        if let Some(step) = self.step.take() {
+            self.of.spawn(step.map(drop));
+        }
+    }
+}
+
+/// An upload under way; dropped with its caller it takes the payload with it.
+struct Upload {
+    of: Option<Copied>,
+    change: Change,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(of) = self.of.take() {
+            let created = self.change.created.clone();
+            of.discard(self.change.clone(), created, None);
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Copied {
+    fn name(&self) -> &'static str {
+        "copy"
+    }
+
+    async fn put_object(
+        &self,
+        id: &ObjectId,
+        metadata: &Metadata,
+        stream: ClientStream,
+    ) -> Result<()> {
+        if self.is(Flaw::RecordsBeforeItKnowsTheSize) {
+            let change = self.begin(id, Step::Upload);
+            self.record(&change).await.map_err(not_applied)?;
+            self.complete(&change).await;
+        }
+        // The checks' payloads are short; but a slow one must reach the long-term tier as it comes.
+        let mut stream = stream;
+        let (mut read, mut len) = (Vec::new(), 0);
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(BackendError::Client)?;
+            len += piece.len();
+            read.push(piece);
+            let is_large = match self.is(Flaw::IsOffByOne) {
+                true => len >= THRESHOLD_BYTES,
+                false => len > THRESHOLD_BYTES,
+            };
+            if is_large {
+                let whole = stream::iter(read.into_iter().map(Ok)).chain(stream).boxed();
+                return self.large(id.clone(), metadata.clone(), whole).await;
+            }
+        }
+        self.small(id.clone(), metadata.clone(), read.concat().into())
+            .await
+    }
+
+    async fn get_object(&self, id: &ObjectId) -> Result<GetResponse> {
+        let Parts {
+            high, long, run, ..
+        } = &self.0.parts;
+        for _ in 0..8 {
+            let seen = match high.get_tiered_object(id).await? {
+                TieredGet::Object(metadata, payload) => return Ok(Some((metadata, payload))),
+                TieredGet::NotFound if self.is(Flaw::AsksBothTiers) => {
+                    return long.get_object(id).await;
+                }
+                TieredGet::NotFound => return Ok(None),
+                TieredGet::Tombstone(seen) => seen,
+            };
+            if let Some((metadata, payload)) = long.get_object(&seen.target).await? {
+                if let Some(later) = metadata
+                    .time_expires
+                    .filter(|it| Some(*it) > seen.time_expires)
+                    && !self.is(Flaw::NeverFollowsThePayload)
+                {
+                    drop(high.extend_expiry(id, &seen.target, later).await);
+                }
+                return Ok(Some((metadata, payload)));
+            }
+            if seen.is_expired(self.now()) || self.is(Flaw::TakesAMissForAbsence) {
+                return Ok(None);
+            }
+            if self.is(Flaw::GivesUpAtTheFirstMiss) {
+                break;
+            }
+            run.sleep(Duration::from_millis(20)).await;
+        }
+        Err(Fault::not_applied(ErrorKind::Unavailable, "the payload is missing").into())
+    }
+
+    async fn get_metadata(&self, id: &ObjectId) -> Result<Option<Metadata>> {
+        let found = self.get_object(id).await?;
+        let Some((metadata, payload)) = found else {
+            return Ok(None);
+        };
+        let _: Vec<Bytes> = payload.try_collect().await?;
+        Ok(Some(metadata))
+    }
+
+    async fn delete_object(&self, id: &ObjectId) -> Result<()> {
+        let high = &self.0.parts.high;
+        if self.is(Flaw::DeletesOnlyTheRow) {
+            return high.delete_object(id).await;
+        }
+        let Some(seen) = high.delete_non_tombstone(id).await? else {
+            return Ok(());
+        };
+        let (this, id) = (self.clone(), id.clone());
+        self.finish(async move { this.unlink(id, seen).await })
+            .await
+    }
+
+    async fn join(&self) {
+        while self.0.running.load(SeqCst) > 0 {
+            // Whoever sleeps has to be let sleep.
+            self.0.parts.run.sleep(Duration::from_millis(1)).await;
+            step().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Combinator for Copied {
+    async fn recover(&self) -> Result<(), Fault> {
+        let Parts { log, .. } = &self.0.parts;
+        let own = self.retry(|| log.changes(self.0.writer)).await?;
+        for change in own {
+            let is_open = self.0.open.lock().unwrap().contains(&change.id);
+            if !is_open {
+                self.0.open.lock().unwrap().push(change.id);
+                self.leased(self.resolve(change)).await;
+            }
+        }
+        loop {
+            self.retry(|| self.hold()).await?;
+            let now = match self.is(Flaw::IgnoresLeases) {
+                true => self.now() + LEASE * 1_000,
+                false => self.now(),
+            };
+            let claimed = self.retry(|| log.claim(self.0.writer, now, 100)).await?;
+            if claimed.is_empty() {
+                return Ok(());
+            }
+            for change in claimed {
+                self.0.open.lock().unwrap().push(change.id);
+                self.leased(self.resolve(change)).await;
+            }
+        }
+    }
+}
