@@ -66,6 +66,7 @@ pub(crate) fn run(rest: &[String]) -> Result {
     rules::contracts_page(&mut found)?;
     rules::readme_commands(COMMANDS, &mut found)?;
     let sources = sources(&members)?;
+    rules::combinator_clauses(&sources, &mut found)?;
     rules::lengths(&sources, &mut found);
     rules::errors_are_not_read(&sources, &mut found);
     if found.is_empty() {

@@ -53,6 +53,8 @@ pub(super) fn who_knows_whom(members: &[Member], found: &mut Vec<String>) {
             .filter(|name| ours.contains(name.as_str()))
         {
             let suite = other == "larder-conformance" && member.folder.starts_with("backend-");
+            // A combinator has no medium of its own and is tested on one that is simple enough to be looked into.
+            let suite = suite || (package, other.as_str()) == ("larder-tiered", "larder-mem");
             let known = may_know(package).is_none_or(|allowed| allowed.contains(&other.as_str()));
             if !suite && !known {
                 found.push(format!("the tests of {package} must not know {other}"));
@@ -135,6 +137,29 @@ pub(super) fn contracts_page(found: &mut Vec<String>) -> Result {
         found.push(
             "conformance/src/CONTRACTS.md is not docs/CONTRACTS.md any more: copy it there".into(),
         );
+    }
+    Ok(())
+}
+
+/// The clauses of the combinator are checked by its own tests, whose docs name them.
+pub(super) fn combinator_clauses(sources: &[Source], found: &mut Vec<String>) -> Result {
+    let page = read(&root().join("docs/CONTRACTS.md"))?;
+    let clauses = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("### TS-"))
+        .filter_map(|rest| rest.split(' ').next());
+    for clause in clauses {
+        let name = format!("TS-{clause}");
+        let is_named = |source: &&Source| {
+            let mut names = source.text.match_indices(&name);
+            source.path.starts_with("backend-tiered/tests/")
+                && names.any(|(at, _)| {
+                    !source.text[at + name.len()..].starts_with(|c: char| c.is_ascii_digit())
+                })
+        };
+        if !sources.iter().any(|source| is_named(&source)) {
+            found.push(format!("no test in backend-tiered/tests names {name}"));
+        }
     }
     Ok(())
 }
