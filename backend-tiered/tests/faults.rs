@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::calm;
 use common::checks::{self, Checked};
 use common::shipped;
 
@@ -31,6 +32,6 @@ fn a_cleanup_that_fails_is_bounded_and_done_later() {
 
 #[test]
 fn a_payload_that_is_missing_is_an_error_soon() {
-    let looks = held(checks::missing_payload(&shipped));
+    let looks = held(calm::missing_payload(&shipped));
     println!("{looks} calls");
 }

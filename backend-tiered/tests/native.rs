@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use common::checks::{self, Checked};
+use common::calm;
+use common::checks::Checked;
 use common::{id, shipped};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_mem::{MemConfig, MemPlace};
@@ -23,22 +24,22 @@ fn held<T>(checked: Checked<T>) -> T {
 
 #[test]
 fn a_size_decides_where_an_object_lies() {
-    held(checks::ladder(&shipped));
+    held(calm::ladder(&shipped));
 }
 
 #[test]
 fn a_small_put_and_a_small_get_cost_one_call_and_a_large_get_two() {
-    held(checks::costs(&shipped));
+    held(calm::costs(&shipped));
 }
 
 #[test]
 fn a_stream_that_breaks_leaves_the_old_object() {
-    held(checks::failing_client(&shipped));
+    held(calm::failing_client(&shipped));
 }
 
 #[test]
 fn redirect_and_payload_have_one_deadline() {
-    held(checks::one_deadline(&shipped));
+    held(calm::one_deadline(&shipped));
 }
 
 /// A storage on tokio, with what it stands on.

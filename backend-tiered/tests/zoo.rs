@@ -7,6 +7,7 @@ mod copy;
 use std::panic::AssertUnwindSafe;
 
 use common::Make;
+use common::calm;
 use common::checks::{self, Checked};
 use copy::{Flaw, copied};
 
@@ -35,14 +36,14 @@ const RECOVERIES: Check = ("two recoveries", |make| {
 const CLEANUP: Check = ("stuck cleanup", |make| {
     checks::stuck_cleanup(make).map(drop)
 });
-const LADDER: Check = ("ladder", |make| checks::ladder(make).map(drop));
-const COSTS: Check = ("costs", |make| checks::costs(make).map(drop));
+const LADDER: Check = ("ladder", |make| calm::ladder(make).map(drop));
+const COSTS: Check = ("costs", |make| calm::costs(make).map(drop));
 const CLIENT: Check = ("failing client", |make| {
-    checks::failing_client(make).map(drop)
+    calm::failing_client(make).map(drop)
 });
-const DEADLINE: Check = ("one deadline", |make| checks::one_deadline(make).map(drop));
+const DEADLINE: Check = ("one deadline", |make| calm::one_deadline(make).map(drop));
 const MISSING: Check = ("missing payload", |make| {
-    checks::missing_payload(make).map(drop)
+    calm::missing_payload(make).map(drop)
 });
 
 const ALL: [Check; 17] = [

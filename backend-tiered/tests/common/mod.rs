@@ -16,6 +16,7 @@
     reason = "in a test a panic is the answer, and nobody holds these locks when one comes"
 )]
 
+pub mod calm;
 pub mod checks;
 
 use std::collections::{BTreeSet, HashSet};

@@ -19,8 +19,7 @@ fn order(run: &Run, steps: &[usize]) -> Vec<usize> {
         });
     }
     run.go();
-    let order = lock(&order).clone();
-    order
+    lock(&order).clone()
 }
 
 #[test]
