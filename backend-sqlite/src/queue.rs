@@ -59,8 +59,12 @@ impl<T> Queue<T> {
         let ticket = state.last_ticket;
         state.entries.push_back((ticket, entry));
         let short_of_hands = state.entries.len() > state.waiting;
+        // A thread that is at work looks for more by itself, and waking nobody is a call to the kernel all the same.
+        let anybody_waits = state.waiting > 0;
         drop(state);
-        self.filled.notify_one();
+        if anybody_waits {
+            self.filled.notify_one();
+        }
         Pushed::Ticket {
             ticket,
             short_of_hands,

@@ -6,16 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use larder_traits::Fault;
 use larder_traits::stash::driver::{check_bounds, check_name};
 use larder_traits::stash::{
     CollectionId, Diff, Frontiers, RawRow, Rows, Snapshot, StashDriver, StashError, StashOp,
     Timestamp,
 };
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use crate::checksum::Sum;
 use crate::error::{corrupt, fenced, native};
@@ -225,16 +226,38 @@ fn all_rows(conn: &Connection, collection: i64) -> Result<Vec<RawRow>, Fault> {
     let mut statement = conn.prepare_cached(sql).map_err(native)?;
     let mut rows = statement.query(params![collection]).map_err(native)?;
     let mut out: Vec<RawRow> = Vec::new();
+    let mut copies = Copies::default();
     while let Some(row) = rows.next().map_err(native)? {
         let key = blob(row, 0)?;
         // Rows come in the order of their keys, and equal ones share their bytes.
         let key = match out.last() {
             Some(last) if last.key == key => last.key.clone(),
-            _ => Bytes::copy_from_slice(key),
+            _ => copies.of(key),
         };
-        out.push(read_row(row, collection, key)?);
+        out.push(read_row(row, collection, key, |value| copies.of(value))?);
     }
     Ok(out)
+}
+
+/// Copies of many small pieces, which share a few pieces of memory: to allocate one for each would cost more than the
+/// rest of reading them.
+#[derive(Default)]
+struct Copies(BytesMut);
+
+impl Copies {
+    /// How much memory is shared at most. It stays for as long as any of its pieces is in use.
+    const LEN_BYTES: usize = 1 << 16;
+
+    fn of(&mut self, bytes: &[u8]) -> Bytes {
+        if bytes.len() > Self::LEN_BYTES / 4 {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(Self::LEN_BYTES);
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
 }
 
 fn rows_of_key(conn: &Connection, collection: i64, key: &[u8]) -> Result<Vec<RawRow>, Fault> {
@@ -245,7 +268,12 @@ fn rows_of_key(conn: &Connection, collection: i64, key: &[u8]) -> Result<Vec<Raw
     let key = Bytes::copy_from_slice(key);
     let mut out = Vec::new();
     while let Some(row) = rows.next().map_err(native)? {
-        out.push(read_row(row, collection, key.clone())?);
+        out.push(read_row(
+            row,
+            collection,
+            key.clone(),
+            Bytes::copy_from_slice,
+        )?);
     }
     Ok(out)
 }
@@ -257,13 +285,18 @@ fn blob<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], Fault> {
         .map_err(|_other_type| corrupt("a column of bytes holds something else"))
 }
 
-fn read_row(row: &Row<'_>, collection: i64, key: Bytes) -> Result<RawRow, Fault> {
+fn read_row(
+    row: &Row<'_>,
+    collection: i64,
+    key: Bytes,
+    copy: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<RawRow, Fault> {
     let value = blob(row, 1)?;
     let (time, diff) = (row.get(2).map_err(native)?, row.get(3).map_err(native)?);
     let crc = row.get(4).map_err(native)?;
     row_sum(collection, &key, value, time, diff).check(crc)?;
     Ok(RawRow {
-        value: Bytes::copy_from_slice(value),
+        value: copy(value),
         key,
         time,
         diff,
@@ -285,6 +318,45 @@ fn insert(conn: &Connection, collection: i64, number: i64, row: &RawRow) -> Resu
     execute(conn, sql, values)
 }
 
+/// How many rows one statement inserts. What a statement costs beside its rows is more than a row costs.
+const ROWS_AT_ONCE: usize = 32;
+
+fn insert_all(tx: &Tx<'_>, collection: i64, rows: &[RawRow]) -> Result<(), Fault> {
+    static SQL: LazyLock<String> = LazyLock::new(|| {
+        let start =
+            "INSERT INTO stash_rows (collection, key, number, value, time, diff, crc) VALUES";
+        let row = " (?, ?, ?, ?, ?, ?, ?)";
+        format!("{start}{}", [row; ROWS_AT_ONCE].join(","))
+    });
+    // A difference of 0 adds nothing to any sum.
+    let rows: Vec<&RawRow> = rows.iter().filter(|row| row.diff != 0).collect();
+    let (many, rest) = rows.as_chunks::<ROWS_AT_ONCE>();
+    for many in many {
+        let mut statement = tx.conn().prepare_cached(&SQL).map_err(native)?;
+        let mut at = 0;
+        let mut bind = |value: &dyn ToSql| {
+            at += 1;
+            statement.raw_bind_parameter(at, value).map_err(native)
+        };
+        for row in many {
+            let (key, value) = (&row.key[..], &row.value[..]);
+            let crc = row_sum(collection, key, value, row.time, row.diff).get();
+            bind(&collection)?;
+            bind(&key)?;
+            bind(&tx.number())?;
+            bind(&value)?;
+            bind(&row.time)?;
+            bind(&row.diff)?;
+            bind(&crc)?;
+        }
+        statement.raw_execute().map_err(native)?;
+    }
+    for row in rest {
+        insert(tx.conn(), collection, tx.number(), row)?;
+    }
+    Ok(())
+}
+
 fn commit(tx: &Tx<'_>, ops: Vec<StashOp>) -> Result<(), StashError> {
     let conn = tx.conn();
     let mut collections: BTreeMap<CollectionId, Collection> = BTreeMap::new();
@@ -300,10 +372,7 @@ fn commit(tx: &Tx<'_>, ops: Vec<StashOp>) -> Result<(), StashError> {
         }
         match op {
             StashOp::Update { rows, .. } => {
-                // A difference of 0 adds nothing to any sum.
-                for row in rows.iter().filter(|row| row.diff != 0) {
-                    insert(conn, collection.id, tx.number(), row)?;
-                }
+                insert_all(tx, collection.id, &rows)?;
             }
             StashOp::Consolidate { .. } => consolidate(tx, collection)?,
             StashOp::Seal { .. } | StashOp::Compact { .. } | StashOp::ExpectUpper { .. } => {}
@@ -373,7 +442,8 @@ fn fold_key(tx: &Tx<'_>, id: i64, key: &[u8], numbers: &[i64]) -> Result<(), Sta
         let mut statement = conn.prepare_cached(sql).map_err(native)?;
         let mut rows = statement.query(params![id, &key[..]]).map_err(native)?;
         while let Some(row) = rows.next().map_err(native)? {
-            add(row.get(0).map_err(native)?, read_row(row, id, key.clone())?);
+            let read = read_row(row, id, key.clone(), Bytes::copy_from_slice)?;
+            add(row.get(0).map_err(native)?, read);
         }
         let sql = "DELETE FROM stash_rows WHERE collection = ?1 AND key = ?2 AND number = ?3
                    RETURNING number, value, time, diff, crc";
@@ -383,7 +453,8 @@ fn fold_key(tx: &Tx<'_>, id: i64, key: &[u8], numbers: &[i64]) -> Result<(), Sta
             let mut rows = statement.query(values).map_err(native)?;
             let gone = || corrupt("an index names a row that is not there");
             let row = rows.next().map_err(native)?.ok_or_else(gone)?;
-            add(*number, read_row(row, id, key.clone())?);
+            let read = read_row(row, id, key.clone(), Bytes::copy_from_slice)?;
+            add(*number, read);
             // To the end, which is when the row is gone for good.
             rows.next().map_err(native)?;
         }

@@ -240,3 +240,34 @@ async fn a_consolidation_touches_what_has_changed_and_heals_an_overflow() {
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].diff, i64::MAX);
 }
+
+/// Many rows go into the file by one statement, and the rest one by one.
+#[tokio::test]
+async fn an_update_is_there_row_by_row_however_many_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = SqliteConfig::new(folder.path().join("db"));
+    let place = SqlitePlace::open(config).await.unwrap();
+    let stash = place.stash();
+    for count in [0, 1, 31, 32, 33, 63, 64, 65, 100] {
+        let id = stash.open(&format!("{count} rows")).await.unwrap();
+        // One in eleven adds nothing, and some are there twice.
+        let mut rows: Vec<_> = (0..count)
+            .map(|n| RawRow {
+                key: format!("{}", n % 40).into(),
+                value: format!("{}", n % 50).into(),
+                time: n % 3,
+                diff: n % 11,
+            })
+            .collect();
+        let update = StashOp::Update {
+            id,
+            rows: rows.clone(),
+        };
+        stash.commit(vec![update]).await.unwrap();
+        let mut found = stash.snapshot(id, Rows::All).await.unwrap().rows;
+        rows.retain(|row| row.diff != 0);
+        rows.sort();
+        found.sort();
+        assert_eq!(found, rows);
+    }
+}
