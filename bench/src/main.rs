@@ -7,6 +7,7 @@
 mod checker;
 mod file;
 mod harness;
+mod sqlite;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ enum Name {
     Checker,
     /// The frame store against holt and the raw medium.
     File,
+    /// The stores on SQLite against the same by hand, and against embedded key-value stores.
+    Sqlite,
 }
 
 #[derive(Debug, Parser)]
@@ -66,6 +69,7 @@ fn measure(arguments: &Arguments) -> Result<String> {
     let (name, run): (&str, fn(&mut Bench) -> Result) = match arguments.bench {
         Name::Checker => ("checker", checker::run),
         Name::File => ("file", file::run),
+        Name::Sqlite => ("sqlite", sqlite::run),
     };
     let folder = arguments.folder.clone().unwrap_or_else(default_folder);
     let mut bench = Bench::new(name, arguments.quick, &folder)?;
