@@ -15,7 +15,9 @@ use std::thread;
 use larder_file::{FileBlobStore, FileConfig};
 use larder_traits::frame::PAGE_SIZE;
 
-use crate::harness::{Bench, Contender, Latencies, OURS, Result, Sample, Stopwatch, Unit, Work};
+use crate::harness::{
+    Bench, Contender, Latencies, Measured, OURS, Result, Sample, Stopwatch, Unit, Work, median,
+};
 use sides::{Holt, Medium, Ours, Side, guid};
 
 const HOLT: &str = "holt";
@@ -151,7 +153,8 @@ impl Stores {
                 Sample::of(bytes, || self.holt.batches(len, count))
             }),
         ];
-        bench.compare(&work, contenders)?;
+        let measured = bench.compare(&work, contenders)?;
+        note_ceiling(bench, &work, &measured);
         Ok(())
     }
 
@@ -171,7 +174,8 @@ impl Stores {
                 one_by_one(puts, |name| self.holt.put_and_flush(name))
             }),
         ];
-        bench.compare(&work, contenders)?;
+        let measured = bench.compare(&work, contenders)?;
+        note_ceiling(bench, &work, &measured);
         Ok(())
     }
 
@@ -191,7 +195,8 @@ impl Stores {
             }),
             Contender::new(HOLT, |_| self.holt.writers(each)),
         ];
-        bench.compare(&work, contenders)?;
+        let measured = bench.compare(&work, contenders)?;
+        note_ceiling(bench, &work, &measured);
         Ok(())
     }
 
@@ -210,9 +215,19 @@ impl Stores {
             }),
             Contender::new(HOLT, |round| self.holt.readers(each, round)),
         ];
-        bench.compare(&work, contenders)?;
+        let measured = bench.compare(&work, contenders)?;
+        note_ceiling(bench, &work, &measured);
         Ok(())
     }
+}
+
+/// Nobody can be further ahead of the peer than the medium is.
+fn note_ceiling(bench: &mut Bench, work: &Work, measured: &Measured) {
+    let ratio = median(&measured.time_ratios(RAW, HOLT));
+    bench.note(format!(
+        "{}: the raw medium is {ratio:.2} times as fast as {HOLT}",
+        work.name
+    ));
 }
 
 fn one_by_one(puts: usize, put: impl Fn(usize) -> Result) -> Result<Sample> {

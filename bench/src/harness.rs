@@ -25,7 +25,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub(crate) use machine::thread_cpu_time;
-pub(crate) use rounds::{Contender, Latencies, Measured, Sample, Stopwatch, Unit, Work};
+pub(crate) use rounds::{Contender, Latencies, Measured, Sample, Stopwatch, Unit, Work, median};
 pub(crate) use table::{Figure, Ratio};
 
 use rounds::take_turns;
@@ -98,6 +98,11 @@ impl Bench {
                     ratios,
                     work.goal_against(&other),
                 ));
+                if work.cpu {
+                    let ratios = measured.cpu_ratios(OURS, &other);
+                    let name = format!("{}: CPU time", work.name);
+                    self.ratio(Ratio::of(&name, &other, ratios, None));
+                }
             }
         }
         Ok(measured)

@@ -32,6 +32,9 @@ pub(super) fn run(bench: &mut Bench) -> Result {
     let place = |name: &str| folder.path().join(name);
     let (log, snapshot, ours) = (place("holt-log"), place("holt-snapshot"), place(OURS));
     fs::create_dir(&log)?;
+    // It reserves room for the whole file whenever the file grows, holes included; a file of full length does not grow.
+    let len = u64::try_from((blobs + BATCH) * PAGE_SIZE)?;
+    File::create(log.join(HOLT_DATA))?.set_len(len)?;
     let holt = Holt::open(&log)?;
     write_many(&holt, blobs, &log.join(HOLT_DATA))?;
     drop(holt);

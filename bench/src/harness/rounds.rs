@@ -64,7 +64,7 @@ pub(crate) struct Work {
     unit: Unit,
     rounds: usize,
     warm_up: bool,
-    cpu: bool,
+    pub(super) cpu: bool,
     goals: Vec<(String, f64)>,
 }
 
@@ -92,7 +92,7 @@ impl Work {
         self
     }
 
-    /// Shows the CPU time per operation as well.
+    /// Shows the CPU time per operation as well, and its ratios.
     pub(crate) const fn with_cpu(mut self) -> Self {
         self.cpu = true;
         self
