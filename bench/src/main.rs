@@ -8,6 +8,7 @@ mod checker;
 mod file;
 mod harness;
 mod sqlite;
+mod suite;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +24,8 @@ enum Name {
     File,
     /// The stores on SQLite against the same by hand, and against embedded key-value stores.
     Sqlite,
+    /// What a run of the conformance suite costs.
+    Suite,
 }
 
 #[derive(Debug, Parser)]
@@ -70,6 +73,7 @@ fn measure(arguments: &Arguments) -> Result<String> {
         Name::Checker => ("checker", checker::run),
         Name::File => ("file", file::run),
         Name::Sqlite => ("sqlite", sqlite::run),
+        Name::Suite => ("suite", suite::run),
     };
     let folder = arguments.folder.clone().unwrap_or_else(default_folder);
     let mut bench = Bench::new(name, arguments.quick, &folder)?;
