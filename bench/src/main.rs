@@ -9,6 +9,7 @@ mod file;
 mod harness;
 mod sqlite;
 mod suite;
+mod tiered;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ enum Name {
     Sqlite,
     /// What a run of the conformance suite costs.
     Suite,
+    /// The tiered store against its high-volume tier used bare.
+    Tiered,
 }
 
 #[derive(Debug, Parser)]
@@ -74,6 +77,7 @@ fn measure(arguments: &Arguments) -> Result<String> {
         Name::File => ("file", file::run),
         Name::Sqlite => ("sqlite", sqlite::run),
         Name::Suite => ("suite", suite::run),
+        Name::Tiered => ("tiered", tiered::run),
     };
     let folder = arguments.folder.clone().unwrap_or_else(default_folder);
     let mut bench = Bench::new(name, arguments.quick, &folder)?;
