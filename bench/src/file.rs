@@ -286,7 +286,9 @@ where
         start.wait();
         let watch = Stopwatch::start();
         for thread in running {
-            let own = thread.join().map_err(|_| "a thread panicked")??;
+            let own = thread
+                .join()
+                .map_err(|panic| format!("a thread panicked: {panic:?}"))??;
             latencies.add(&own)?;
         }
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(watch)
