@@ -4,6 +4,7 @@ mod bench;
 mod cargo;
 mod lint;
 mod mutants;
+mod services;
 mod test;
 mod tidy;
 
@@ -13,6 +14,10 @@ use std::process::ExitCode;
 /// The commands, for people who type none or a wrong one; `tidy` holds the README against them.
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("test", "run every test of the workspace, doc tests too"),
+    (
+        "services",
+        "up|down ceph: a real S3 server for tests, installed where that can be done",
+    ),
     ("conformance", "[URL…] run the suite on stores, optimized"),
     (
         "mutants",
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
     };
     let result = match command {
         "test" => test::run(rest),
+        "services" => services::run(rest),
         "conformance" => conformance(rest),
         "mutants" => mutants::run(rest),
         "bench" => bench::run(rest),
