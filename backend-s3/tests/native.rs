@@ -364,14 +364,15 @@ async fn what_was_changed_behind_our_back_is_corrupt() {
     let (blobs, objects, rows) = (place.blob_multi(), place.backend(), place.high_volume());
     for len in [1, 100, 3 * PART] {
         let value = pattern(7, len);
+        let id = id(&len.to_string());
         blobs
             .set(soon(), "k", value.clone(), Atomicity::RequireAtomic)
             .await
             .unwrap();
         let payload = stream::iter([Ok(value.clone())]).boxed();
         let whole = Metadata::new();
-        objects.put_object(&id("k"), &whole, payload).await.unwrap();
-        rows.put_non_tombstone(&id("k"), &whole, value.clone())
+        objects.put_object(&id, &whole, payload).await.unwrap();
+        rows.put_non_tombstone(&id, &whole, value.clone())
             .await
             .unwrap();
         let names: Vec<String> = server.store.objects(BUCKET).into_keys().collect();
@@ -390,10 +391,10 @@ async fn what_was_changed_behind_our_back_is_corrupt() {
             ErrorKind::Corrupt
         );
         assert_eq!(
-            rows.get_object(&id("k")).await.err().unwrap().kind(),
+            rows.get_object(&id).await.err().unwrap().kind(),
             ErrorKind::Corrupt
         );
-        let (_, payload) = objects.get_object(&id("k")).await.unwrap().unwrap();
+        let (_, payload) = objects.get_object(&id).await.unwrap().unwrap();
         let last = payload
             .map(|part| part.map(|_| ()))
             .collect::<Vec<_>>()
