@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use larder_traits::blob_store::{BlobGuid, BlobStore, BlobStoreError};
 use larder_traits::frame::AlignedBlobBuf;
@@ -37,7 +40,8 @@ impl FileBlobStore {
     ///
     /// # Errors
     ///
-    /// * `Conflict`: another handle has the file open, in this process or another (BS-14).
+    /// * `Conflict`: another handle has the file open, in this process or another (BS-14). This takes up to 300 ms, in
+    ///   which a process that was just killed may let go of it.
     /// * `NotFound`: there is no such file or folder.
     /// * `PermissionDenied`: the file may not be read and written.
     /// * `Corrupt`: it is no frame store, or so damaged that something that was acknowledged is missing (BS-13).
@@ -64,7 +68,7 @@ impl FileBlobStore {
         config: FileConfig,
         wrap: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
     ) -> Result<Self, BlobStoreError> {
-        let opened = disk::open(&config.path, &config.disk);
+        let opened = open_disk(&config);
         let Opened {
             disk, slab, engine, ..
         } = opened.map_err(|e| opening(&e, &config.path).not_applied())?;
@@ -111,6 +115,25 @@ impl FileBlobStore {
             guid,
             frame: dst,
             registered,
+        }
+    }
+}
+
+/// How long a file may stay locked after the process that had it was killed: the kernel lets go of a ring's file once
+/// the last of its transfers has ended, and that is after the process has.
+const LOCK_LINGERS_MAX: Duration = Duration::from_millis(300);
+
+fn open_disk(config: &FileConfig) -> io::Result<Opened> {
+    let started = Instant::now();
+    loop {
+        match disk::open(&config.path, &config.disk) {
+            Err(e)
+                if e.kind() == io::ErrorKind::ResourceBusy
+                    && started.elapsed() < LOCK_LINGERS_MAX =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
         }
     }
 }

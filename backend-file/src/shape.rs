@@ -153,3 +153,76 @@ impl Shape {
         blobs.div_ceil(chunk_blobs_max(self.frame_len))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(log_sectors: u64) -> Shape {
+        let plan = Plan {
+            log_sectors,
+            ..Plan::default()
+        };
+        Shape::planned(StoreId([1; 16]), &plan)
+    }
+
+    #[test]
+    fn a_real_file_has_the_measures_of_the_document() {
+        let shape = Shape::planned(StoreId([1; 16]), &Plan::default());
+        assert_eq!((shape.log_at, shape.log_sectors), (16_384, 1_020));
+        assert_eq!(shape.slots_at, 4 << 20);
+        assert_eq!(
+            (shape.record_sectors_max(), shape.group_max()),
+            (127, 12_951)
+        );
+        assert_eq!(shape.slot_at(3), (4 << 20) + 3 * 524_288);
+        assert_eq!(shape.slots_in(shape.len_with(7) + 5), 7);
+        assert_eq!(shape.slots_in(5), 0);
+    }
+
+    #[test]
+    fn the_log_holds_what_came_after_the_older_of_two_snapshots() {
+        for sectors in 16..5_000 {
+            let shape = shape(sectors);
+            // The longest record that makes a snapshot due, and a mark.
+            let stretch = shape.checkpoint_after() - 1 + shape.record_sectors_max() + 1;
+            assert!(2 * stretch <= sectors, "a log of {sectors} sectors");
+        }
+    }
+
+    #[test]
+    fn a_superblock_that_makes_no_sense_is_no_shape() {
+        let good = shape(1_020).superblock();
+        assert_eq!(Shape::of(&good).unwrap().slots_at, 4 << 20);
+        let bad = [
+            Superblock {
+                frame_len: 0,
+                ..good
+            },
+            Superblock {
+                frame_len: 4_097,
+                ..good
+            },
+            Superblock {
+                frame_len: 1 << 20,
+                ..good
+            },
+            Superblock { log_at: 0, ..good },
+            Superblock {
+                log_sectors: 15,
+                ..good
+            },
+            Superblock {
+                log_sectors: u64::MAX,
+                ..good
+            },
+            Superblock {
+                slots_at: 0,
+                ..good
+            },
+        ];
+        for bad in bad {
+            assert!(Shape::of(&bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -92,6 +92,35 @@ fn cut_everywhere(disk: &SimDisk, model: &Model, history: &[Op], limit: usize, s
     states
 }
 
+/// More than a group has room for, and more than one chunk of a snapshot.
+#[test]
+fn more_changes_than_a_group_has_room_for_are_made_durable_in_several() {
+    let mut run = Run::start(blank_disk(), Model::default());
+    let big: Vec<_> = (0..450).map(|name| (name, 1_000 + name)).collect();
+    assert!(run.step(&Op::Put(big)));
+    for name in 100..350 {
+        assert!(run.step(&Op::Delete(name)));
+    }
+    assert!(run.step(&Op::Flush));
+    let stats = run.store().stats();
+    assert!(stats.commits >= 4 && stats.snapshots >= 1, "{stats:?}");
+    assert_eq!(stats.blobs, 200);
+    check_crashed(run.disk.crash(0), &run.model, &|| "a large batch".into());
+    // The next snapshot replaces one of several chunks, whose slots are free from then on.
+    for tag in 0..20 {
+        assert!(run.step(&Op::Put(vec![(0, 5_000 + tag)])));
+        assert!(run.step(&Op::Flush));
+    }
+    check_crashed(run.disk.crash(0), &run.model, &|| {
+        "snapshots of many blobs".into()
+    });
+    assert!(run.step(&Op::Reopen));
+    assert_eq!(super::all(run.store()), run.model.flushed);
+    let stats = run.store().stats();
+    let used = stats.slots - stats.free_slots;
+    assert!(used <= stats.blobs + 2 * 5, "slots are lost: {stats:?}");
+}
+
 #[test]
 fn random_histories_survive_crash_after_crash() {
     let wanted = if is_thorough() { 40_000 } else { 1_000 };
