@@ -1,9 +1,19 @@
 //! The disk fails while the store runs: what is told is true, and what was flushed stays.
 
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
 use larder_conformance::sim_disk::{Fault, Step};
 use larder_traits::{Classify, ErrorKind, Outcome};
 
-use super::{Chance, Model, Op, Run, all, blank_disk, check_crashed, get, guid, is_thorough, put};
+use crate::disk::{Disk, Read, Write};
+use crate::format::StoreId;
+use crate::recovery;
+
+use super::{
+    Chance, Model, Op, PLAN, Run, all, blank_disk, check_crashed, get, guid, is_thorough, put,
+};
 
 #[test]
 fn a_failed_flush_stops_the_store_and_the_next_open_tells_the_truth() {
@@ -45,6 +55,100 @@ fn a_failed_flush_stops_the_store_and_the_next_open_tells_the_truth() {
             check_crashed(left, &run.model, &|| format!("seed {seed}, reopened"));
         }
     }
+}
+
+/// A page cache that calls its pages clean once their sync has failed: reads show them, and no sync writes them any more.
+#[derive(Default)]
+struct Cache(Mutex<Pages>);
+
+#[derive(Default)]
+struct Pages {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    dirty: Vec<Range<usize>>,
+    is_failing: bool,
+}
+
+fn range(at: u64, len: usize) -> Range<usize> {
+    let at = usize::try_from(at).expect("a small disk");
+    at..at + len
+}
+
+impl Disk for Cache {
+    fn len_bytes(&self) -> u64 {
+        u64::try_from(self.0.lock().expect("no panics").seen.len()).expect("a small disk")
+    }
+
+    fn grow(&self, len: u64) -> io::Result<()> {
+        let mut pages = self.0.lock().expect("no panics");
+        let len = range(len, 0).end;
+        pages.seen.resize(len, 0);
+        pages.durable.resize(len, 0);
+        Ok(())
+    }
+
+    fn read(&self, reads: &mut [Read<'_>]) -> Vec<io::Result<()>> {
+        let pages = self.0.lock().expect("no panics");
+        let read = |read: &mut Read<'_>| {
+            let seen = pages.seen.get(range(read.at, read.into.len()));
+            read.into
+                .copy_from_slice(seen.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        };
+        reads.iter_mut().map(read).collect()
+    }
+
+    fn write(&self, writes: &mut dyn Iterator<Item = Write<'_>>) -> io::Result<()> {
+        for write in writes {
+            let mut pages = self.0.lock().expect("no panics");
+            let range = range(write.at, write.from.len());
+            pages.seen[range.clone()].copy_from_slice(write.from);
+            pages.dirty.push(range);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let pages = &mut *self.0.lock().expect("no panics");
+        let dirty = std::mem::take(&mut pages.dirty);
+        if std::mem::take(&mut pages.is_failing) {
+            return Err(io::ErrorKind::Other.into());
+        }
+        for range in dirty {
+            pages.durable[range.clone()].copy_from_slice(&pages.seen[range]);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_written_again_before_it_is_trusted() {
+    let open = |cache: &Arc<Cache>| {
+        let disk: Arc<dyn Disk> = Arc::<Cache>::clone(cache);
+        recovery::open(disk, &PLAN, || StoreId([3; 16])).expect("it opens")
+    };
+    let cache = Arc::<Cache>::default();
+    let store = open(&cache);
+    put(&store, &[(1, 10), (2, 20)]).expect("it works");
+    store.flush().expect("it works");
+    put(&store, &[(1, 11), (3, 31)]).expect("it works");
+    cache.0.lock().expect("no panics").is_failing = true;
+    store.flush().expect_err("the sync failed");
+    drop(store);
+
+    // The process starts again and sees what is in the cache.
+    let store = open(&cache);
+    let found = all(&store);
+    assert_eq!(found, [(1, 11), (2, 20), (3, 31)].into());
+    drop(store);
+    // Then the power goes.
+    let durable = cache.0.lock().expect("no panics").durable.clone();
+    let left = Arc::new(Cache(Mutex::new(Pages {
+        seen: durable.clone(),
+        durable,
+        ..Pages::default()
+    })));
+    assert_eq!(all(&open(&left)), found, "what was seen is taken back");
 }
 
 #[test]
