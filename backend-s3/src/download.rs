@@ -27,6 +27,10 @@ pub(crate) struct Opened {
 }
 
 /// What a request for a part came to.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one is made for a call and taken apart by it"
+)]
 pub(crate) enum Part {
     Absent,
     /// The object is there and ends before the part.
@@ -92,6 +96,10 @@ impl Fetched {
 }
 
 /// The first part of an object, arrived or on its way.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one is made for a call and taken apart by it"
+)]
 enum First {
     Absent,
     Empty,
@@ -315,9 +323,9 @@ fn verify(mark: Option<Mark>, value: &[u8]) -> Result<(), Failure> {
 
 /// Room for so much, if there is any: the number comes from the server.
 fn buffer_of(len: u64) -> Result<Vec<u8>, Failure> {
-    let len = usize::try_from(len).map_err(|_| too_long())?;
+    let len = usize::try_from(len).map_err(|_e| too_long())?;
     let mut room: Vec<u8> = Vec::new();
-    room.try_reserve_exact(len).map_err(|_| too_long())?;
+    room.try_reserve_exact(len).map_err(|_e| too_long())?;
     drop(room);
     Ok(vec![0; len])
 }
@@ -330,7 +338,7 @@ fn too_long() -> Failure {
 
 /// The whole body, which has this length.
 pub(crate) async fn read_small(mut body: ByteStream, len: u64) -> Result<Value, Failure> {
-    let len = usize::try_from(len).map_err(|_| too_long())?;
+    let len = usize::try_from(len).map_err(|_e| too_long())?;
     let mut many = Vec::new();
     while let Some(bytes) = body.next().await {
         let bytes = bytes.map_err(|e| Failure::garbled(format!("a body that broke off: {e}")))?;
@@ -344,7 +352,7 @@ pub(crate) async fn read_small(mut body: ByteStream, len: u64) -> Result<Value, 
             };
         }
         if many.is_empty() {
-            many.try_reserve_exact(len).map_err(|_| too_long())?;
+            many.try_reserve_exact(len).map_err(|_e| too_long())?;
         }
         if bytes.len() > len - many.len() {
             return Err(Failure::garbled("a body that is too long"));

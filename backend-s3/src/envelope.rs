@@ -29,7 +29,7 @@ pub(crate) const ABOUT_LEN_BYTES_MAX: usize = 1 << 20;
 
 /// What a row is, or an object, which is always the second.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "one is made for a call and taken apart by it"
 )]
@@ -48,6 +48,10 @@ pub(crate) struct Head {
 }
 
 /// What the start of an object came to.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one is made for a call and taken apart by it"
+)]
 pub(crate) enum Parsed {
     /// The head, and where the payload begins.
     Whole(Head, usize),
@@ -102,7 +106,7 @@ impl Head {
         if u64::from(crc32c::crc32c_append(crc32c::crc32c(summed), about)) != number(sum) {
             return Err(damaged("the checksum of a head is wrong"));
         }
-        let unreadable = |_| damaged("the metadata of an object cannot be read");
+        let unreadable = |_e| damaged("the metadata of an object cannot be read");
         let state = match head[5] {
             0 if about.is_empty() => State::Absent,
             1 => State::Object(codec::decode(about).map_err(unreadable)?),

@@ -55,6 +55,10 @@ enum Swapped {
 }
 
 /// What is to become of a row, and what the call answers then.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one is made for a call and taken apart by it"
+)]
 enum Decision<T> {
     Answer(T),
     Write(State, Bytes, T),

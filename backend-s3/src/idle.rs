@@ -43,7 +43,7 @@ impl Moved {
             .and_then(|text| text.strip_prefix("1 "));
         match text {
             Some("dead") => Ok(Self::Dead),
-            Some(millis) => millis.parse().map(Self::To).map_err(|_| damaged()),
+            Some(millis) => millis.parse().map(Self::To).map_err(|_e| damaged()),
             None => Err(damaged()),
         }
     }

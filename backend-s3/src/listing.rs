@@ -123,7 +123,7 @@ fn page_of(output: ListObjectsV2Output, token: Option<&str>) -> Result<Page, Fai
         let key = object.key.ok_or_else(|| garbled("without a key"))?;
         let len = object.size.and_then(|size| u64::try_from(size).ok());
         let name = percent_decode_str(&key).decode_utf8();
-        let name = name.map_err(|_| garbled("with a key that is no text"))?;
+        let name = name.map_err(|_e| garbled("with a key that is no text"))?;
         found.push(Listed {
             name: name.into_owned(),
             len_bytes: len.ok_or_else(|| garbled("without a length"))?,

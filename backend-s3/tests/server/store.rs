@@ -259,7 +259,7 @@ async fn collect(body: Option<StreamingBlob>) -> S3Result<Bytes> {
         while let Some(bytes) = body
             .try_next()
             .await
-            .map_err(|_| s3_error!(IncompleteBody))?
+            .map_err(|_e| s3_error!(IncompleteBody))?
         {
             whole.extend_from_slice(&bytes);
         }
@@ -316,7 +316,7 @@ impl S3 for Shared {
         }
         let total = u64::try_from(stored.body.len()).expect("a length in memory fits");
         let range = match input.range.filter(|_| !ignores_range) {
-            Some(range) => Some(range.check(total).map_err(|_| s3_error!(InvalidRange))?),
+            Some(range) => Some(range.check(total).map_err(|_e| s3_error!(InvalidRange))?),
             None => None,
         };
         let body = match &range {
