@@ -222,8 +222,7 @@ impl Beside {
         ];
         let among = among.iter().map(|name| format!("{place}/!blobs/{name}"));
         let all = around.iter().map(|name| format!("{place}{name}"));
-        all.chain(["q/!blobs/x".into()])
-            .chain(among.filter(|name| name != &format!("{place}/!blobs/!")))
+        all.chain(among.filter(|name| name != &format!("{place}/!blobs/!")))
             .collect()
     }
 }
