@@ -267,7 +267,7 @@ pub(crate) struct Measured {
     sides: Vec<(String, Vec<Sample>)>,
 }
 
-/// Runs the rounds: A B, B A, A B and so on.
+/// Runs the rounds: A B, B A, A B and so on; of three, each is first, second and last in turn.
 pub(super) fn take_turns(
     work: &Work,
     mut contenders: Vec<Contender<'_>>,
@@ -289,9 +289,7 @@ pub(super) fn take_turns(
             break;
         }
         let mut order: Vec<usize> = (0..contenders.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
+        order.rotate_left(round % contenders.len().max(1));
         for side in order {
             sides[side].1.push((contenders[side].turn)(round)?);
         }
