@@ -64,7 +64,7 @@ impl Profile {
     /// How many damaged worlds a check opens.
     pub(crate) fn damages(self) -> usize {
         match self {
-            Self::Quick => 24,
+            Self::Quick => 10,
             Self::Standard => 200,
             Self::Soak => 2_000,
         }

@@ -170,7 +170,7 @@ impl SimDisk {
     /// A disk with these bytes, all of them durable.
     #[must_use]
     pub fn from_bytes(options: SimDiskOptions, bytes: &[u8]) -> Self {
-        let len = u64::try_from(bytes.len()).expect("a length fits 64 bits");
+        let len = image::number(bytes.len());
         let mut state = State::new(options, len);
         state.fill(bytes);
         Self::of(state)
@@ -216,7 +216,7 @@ impl SimDisk {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => {
                     buf = &mut buf[read..];
-                    offset += u64::try_from(read).expect("a length fits 64 bits");
+                    offset += image::number(read);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
@@ -235,7 +235,7 @@ impl SimDisk {
             match self.write_at(data, offset) {
                 Ok(written) => {
                     data = &data[written..];
-                    offset += u64::try_from(written).expect("a length fits 64 bits");
+                    offset += image::number(written);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),

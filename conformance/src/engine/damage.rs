@@ -123,7 +123,7 @@ fn damage(file: &Path, rng: &mut impl Rng) -> io::Result<String> {
         return Ok(format!("100 bytes into {name}, which was empty"));
     }
     // Headers are where most decisions are made.
-    let near = if rng.next_u64() % 2 == 0 {
+    let near = if rng.next_u64().is_multiple_of(2) {
         len.min(256)
     } else {
         len

@@ -116,7 +116,7 @@ pub(crate) const KEYS: u64 = 3;
 
 impl Registered {
     /// Keys of worker `worker` are numbers from `worker * KEYS`; tags are unique.
-    pub(crate) fn new(seed: u64, worker: u64, registers: Box<dyn Registers>) -> Box<dyn Worker> {
+    pub(crate) fn hired(seed: u64, worker: u64, registers: Box<dyn Registers>) -> Box<dyn Worker> {
         Box::new(Self {
             seed,
             worker,

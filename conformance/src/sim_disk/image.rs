@@ -125,3 +125,8 @@ fn for_chunks(offset: u64, len: usize, mut each: impl FnMut(usize, usize, std::o
 pub(super) fn index(number: u64) -> usize {
     usize::try_from(number).expect("a simulated disk fits into memory")
 }
+
+/// A length as a place on the disk.
+pub(super) fn number(len: usize) -> u64 {
+    u64::try_from(len).expect("a length fits 64 bits")
+}

@@ -80,7 +80,9 @@ impl<'a> Store<'a> {
 fn frame(version: u64, value: u8) -> [u8; COPY_LEN] {
     let mut bytes = [value; COPY_LEN];
     bytes[..8].copy_from_slice(&version.to_le_bytes());
-    let sum = (version as u8).wrapping_mul(31).wrapping_add(value);
+    let sum = version.to_le_bytes()[0]
+        .wrapping_mul(31)
+        .wrapping_add(value);
     bytes[8..COPY_LEN / 2].fill(sum);
     bytes
 }

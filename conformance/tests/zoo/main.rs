@@ -6,6 +6,8 @@
 //! * `reference::<contract>`: the store that all the others vary. No check may fail, and none may be at a loss.
 //! * `alone::<contract>::<id>`: a broken store that was made for one engine. The test passes if no check fails on it
 //!   that goes without this engine. These are there with `LARDER_ZOO_ALONE=1` only, since they run every check.
+//! * `lasts::<contract>`: a store in plain files that is right. The test passes if each check that kills, or cuts the power,
+//!   passes on it.
 //! * `score::ids`: the mutants that the committed score names are still here.
 //!
 //! With `LARDER_ZOO_SUMMARY=<file>` the run writes what it found to that file, as JSON. With `LARDER_ZOO_SEEDS=<n>` the
@@ -16,7 +18,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use larder_conformance::{
-    Contract, Engine, Options, Profile, Record, Symptom, Trial, Verdict, explain_failure,
+    Contract, Engine, Options, Profile, Record, Suite, Symptom, Trial, Verdict, explain_failure,
+    harness,
 };
 use libtest_mimic::{Arguments, Completion, Failed};
 use serde_json::json;
@@ -48,7 +51,32 @@ struct Found {
     benign_total: usize,
 }
 
+/// The stores that a process which is to be killed may have to open.
+fn named(name: &str) -> Vec<Suite> {
+    let lasting = lasting().into_iter().map(|(_, suite)| suite);
+    let mut mutants = mutants::all().into_iter();
+    match mutants.find(|mutant| mutant.id == name) {
+        Some(mutant) => vec![(mutant.suite)()],
+        None => lasting.collect(),
+    }
+}
+
+/// The stores in plain files that are right.
+fn lasting() -> [(&'static str, Suite); 4] {
+    use reference::files::{self, CAPS, Flaw, FrameFlaw};
+    let frames = FrameFlaw::Files(Flaw::None);
+    [
+        ("blob_multi", files::blob_multi(CAPS, Flaw::None)),
+        ("blob_store", files::blob_store(CAPS, frames)),
+        ("backend", files::backend(CAPS, Flaw::None)),
+        ("kv_client", files::kv_client(CAPS, Flaw::None)),
+    ]
+}
+
 fn main() -> ExitCode {
+    if let Some(code) = harness::victims(named) {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let found = Arc::new(Mutex::new(Found::default()));
     let mutants: Vec<_> = mutants::all().into_iter().map(Arc::new).collect();
@@ -70,12 +98,19 @@ fn main() -> ExitCode {
             held
         }));
     }
+    for (name, suite) in lasting() {
+        let name = format!("lasts::{name}");
+        trials.push(libtest_mimic::Trial::test(name, move || lasts(&suite)));
+    }
     for mutant in &mutants {
         let name = format!("killed::{}::{}", module(mutant.contract), mutant.id);
         let (mutant, found) = (Arc::clone(mutant), Arc::clone(&found));
         trials.push(libtest_mimic::Trial::ignorable_test(name, move || {
             if let Some(engine) = mutant.awaits.filter(|engine| !engine.is_built()) {
                 let why = format!("the {} engine is not built", engine.name());
+                return Ok(Completion::ignored_with(why));
+            }
+            if let Some(why) = mutant.awaits.and_then(|engine| cannot(&mutant, engine)) {
                 return Ok(Completion::ignored_with(why));
             }
             let killed = kill(&mutant);
@@ -122,6 +157,55 @@ fn options() -> Options {
     let chosen = variable("LARDER_SEED").and_then(|seed| seed.parse().ok());
     options.seed = chosen.unwrap_or(SEED);
     options
+}
+
+/// Why the engine that it takes to see the mutant cannot run here, if it cannot: no check of its own clauses that needs
+/// this engine came to a verdict.
+fn cannot(mutant: &Mutant, engine: Engine) -> Option<String> {
+    if engine != Engine::Power {
+        return None;
+    }
+    let suite = (mutant.suite)();
+    let is_own = |trial: &&Trial| {
+        let info = trial.info();
+        mutant.is_about(info.clause) && info.engines.contains(&engine)
+    };
+    let mut why = None;
+    for trial in suite.trials().iter().filter(is_own) {
+        match trial.run(&options()).verdict {
+            Verdict::Ignored(reason) => why = Some(reason),
+            _ => return None,
+        }
+    }
+    why
+}
+
+/// Whether no check that kills, or cuts the power, has anything against the store.
+fn lasts(suite: &Suite) -> Result<(), Failed> {
+    let mut wrong = Vec::new();
+    for trial in suite.trials() {
+        let engines = trial.info().engines;
+        let is_strict = engines.contains(&Engine::Kill);
+        if !is_strict && !engines.contains(&Engine::Power) {
+            continue;
+        }
+        let record = trial.run(&options());
+        let is_fine = match record.verdict {
+            Verdict::Pass => true,
+            // Not every machine can cut power.
+            Verdict::Ignored(_) => !is_strict,
+            _ => false,
+        };
+        if !is_fine {
+            let told = explain_failure(&record, "run the zoo again");
+            let reason = record.verdict.reason().unwrap_or_default();
+            wrong.push(told.unwrap_or(format!("{}: {reason}", record.id)));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(wrong.join("\n\n").into())
 }
 
 /// A failure by which a mutant counts as killed: by an answer that the clause does not allow, or by none where that is
@@ -195,10 +279,13 @@ fn kill_on(mutant: &Mutant, options: &Options, own_only: bool) -> Result<&'stati
 fn alone(mutant: &Mutant, engine: Engine) -> Result<(), Failed> {
     let suite = (mutant.suite)();
     let options = options();
+    let is_partial = matches!(engine, Engine::Kill | Engine::Power);
     let others = suite
         .trials()
         .iter()
-        .filter(|trial| !trial.info().engines.contains(&engine));
+        .filter(|trial| !trial.info().engines.contains(&engine))
+        // A store in plain files does no more than what its clauses are about.
+        .filter(|trial| !is_partial || mutant.is_about(trial.info().clause));
     let seen: Vec<_> = others
         .map(|trial| trial.run(&options))
         .filter(|record| matches!(record.verdict, Verdict::Fail(_)))

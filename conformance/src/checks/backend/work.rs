@@ -63,6 +63,6 @@ pub(in crate::checks) const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// A worker on each of these handles.
 pub(in crate::checks) fn crew(seed: u64, handles: Vec<Handle>) -> Crew {
-    let hired = |(worker, handle)| Registered::new(seed, worker, Box::new(Objects(handle)));
+    let hired = |(worker, handle)| Registered::hired(seed, worker, Box::new(Objects(handle)));
     (0..).zip(handles).map(hired).collect()
 }

@@ -116,7 +116,7 @@ async fn crew(cx: &Cx<dyn World>, habit: Habit) -> Result<Crew, Stop> {
             worker,
             habit,
         };
-        crew.push(Registered::new(cx.seed(), worker, Box::new(blobs)));
+        crew.push(Registered::hired(cx.seed(), worker, Box::new(blobs)));
     }
     Ok(crew)
 }

@@ -131,7 +131,7 @@ async fn crew(cx: &Cx<dyn World>, habit: Habit, count: usize) -> Result<Crew, St
             habit,
             faults: faults.clone(),
         };
-        Registered::new(cx.seed(), worker, Box::new(frames))
+        Registered::hired(cx.seed(), worker, Box::new(frames))
     };
     Ok((0..).zip(NAMES).take(count).map(hired).collect())
 }

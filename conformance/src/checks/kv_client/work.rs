@@ -19,7 +19,7 @@ fn key(number: u64) -> String {
 #[async_trait(?Send)]
 impl Registers for Keys {
     async fn set(&mut self, number: u64, tag: u64) -> Outcome {
-        if tag % 5 == 0 {
+        if tag.is_multiple_of(5) {
             let put = self.0.put_with_ttl(key(number), value(tag), FOR_EVER_SECS);
             return put.await;
         }
@@ -40,7 +40,7 @@ pub(super) async fn hire(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
     let mut crew = Crew::new();
     for (worker, name) in (0..).zip(["a", "b", "c"]) {
         let keys = Keys(cx.open_as(name, "p").await?);
-        crew.push(Registered::new(cx.seed(), worker, Box::new(keys)));
+        crew.push(Registered::hired(cx.seed(), worker, Box::new(keys)));
     }
     Ok(crew)
 }

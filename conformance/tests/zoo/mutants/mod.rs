@@ -8,6 +8,7 @@ use larder_conformance::{Contract, Engine, Suite};
 pub(crate) mod backend;
 pub(crate) mod blob_multi;
 pub(crate) mod blob_store;
+pub(crate) mod files;
 pub(crate) mod high_volume;
 pub(crate) mod kv_client;
 pub(crate) mod stash;
@@ -54,5 +55,6 @@ pub(crate) fn all() -> Vec<Mutant> {
     all.extend(high_volume::all());
     all.extend(backend::all());
     all.extend(kv_client::all());
+    all.extend(files::all());
     all
 }

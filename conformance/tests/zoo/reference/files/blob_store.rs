@@ -1,0 +1,250 @@
+//! `BlobStore` on plain files: frames stay in memory until they are flushed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, blob_store};
+use larder_traits::{
+    AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreCaps, BlobStoreError, ErrorKind, Fault,
+};
+use tempfile::TempDir;
+
+use super::super::lock;
+use super::{Files, Flaw, failed};
+
+/// What is wrong with a store of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameFlaw {
+    /// That of the files, if any.
+    Files(Flaw),
+    /// A flush hands its work over and returns.
+    FlushBehind,
+    /// The lock is a file that is there or not.
+    StaleLock,
+    /// The lock is known in this process only.
+    LockOfProcess,
+    /// A flush right after a data-sync writes nothing, and the data-sync did not either.
+    DataSyncIsFlush,
+    /// A flush after a data-sync writes nothing, whatever was written between the two.
+    FlushSkipped,
+}
+
+type Changes = BTreeMap<BlobGuid, Option<Vec<u8>>>;
+
+#[derive(Debug)]
+struct Frames {
+    files: Arc<Files>,
+    changes: Mutex<Changes>,
+    flaw: FrameFlaw,
+    /// Whether a data-sync came last.
+    synced: AtomicBool,
+    /// The lock, held by the kernel as long as the file is open.
+    _lock: Option<File>,
+    /// The lock where it is a name.
+    name: Option<PathBuf>,
+}
+
+/// The places that this process has open.
+static OPEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+#[derive(Debug)]
+pub(crate) struct Store(Arc<Frames>);
+
+impl Frames {
+    fn change(&self, guid: BlobGuid, frame: Option<Vec<u8>>) {
+        if self.flaw != FrameFlaw::FlushSkipped {
+            self.synced.store(false, SeqCst);
+        }
+        lock(&self.changes).insert(guid, frame);
+    }
+
+    fn write_back(files: &Arc<Files>, changes: &Changes) -> Result<(), BlobStoreError> {
+        for (guid, frame) in changes {
+            let key = guid.to_bytes();
+            match frame {
+                Some(frame) => files.put(&key, frame).map_err(failed)?,
+                None => files.delete(&key).map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            lock(&OPEN).retain(|open| open != name);
+            // Under a lock of another kind there is no such file.
+            drop(fs::remove_file(name));
+        }
+    }
+}
+
+impl BlobStore for Store {
+    fn read_blob(&self, guid: BlobGuid, dst: &mut AlignedBlobBuf) -> Result<(), BlobStoreError> {
+        let frames = &self.0;
+        let changed = lock(&frames.changes).get(&guid).cloned();
+        let frame = match changed {
+            Some(changed) => changed,
+            None => frames.files.get(&guid.to_bytes()).map_err(|e| {
+                Fault::not_applied(ErrorKind::Corrupt, "a damaged frame").because(e)
+            })?,
+        };
+        let frame = frame.ok_or_else(|| BlobStoreError::not_found(guid))?;
+        dst.copy_from_slice(&frame);
+        Ok(())
+    }
+
+    fn write_blob(&self, guid: BlobGuid, src: &AlignedBlobBuf) -> Result<(), BlobStoreError> {
+        self.0.change(guid, Some(src.to_vec()));
+        Ok(())
+    }
+
+    fn delete_blob(&self, guid: BlobGuid) -> Result<(), BlobStoreError> {
+        self.0.change(guid, None);
+        Ok(())
+    }
+
+    fn list_blobs(&self) -> Result<Vec<BlobGuid>, BlobStoreError> {
+        let mut guids: Vec<BlobGuid> = Vec::new();
+        for key in self.0.files.keys().map_err(failed)? {
+            let key: [u8; 16] = key.try_into().unwrap_or_default();
+            guids.push(key.into());
+        }
+        for (guid, frame) in lock(&self.0.changes).iter() {
+            guids.retain(|listed| listed != guid);
+            if frame.is_some() {
+                guids.push(*guid);
+            }
+        }
+        Ok(guids)
+    }
+
+    fn write_blobs_with_data_sync(
+        &self,
+        writes: &[(BlobGuid, &AlignedBlobBuf)],
+    ) -> Result<(), BlobStoreError> {
+        self.write_blobs(writes)?;
+        let mut changes = lock(&self.0.changes);
+        if self.0.flaw == FrameFlaw::FlushSkipped {
+            Frames::write_back(&self.0.files, &changes)?;
+            changes.clear();
+        }
+        self.0.synced.store(true, SeqCst);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), BlobStoreError> {
+        let frames = &self.0;
+        let mut changes = lock(&frames.changes);
+        match frames.flaw {
+            FrameFlaw::FlushBehind => {
+                let (files, taken) = (Arc::clone(&frames.files), changes.clone());
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(20));
+                    // Nobody waits for the answer, which is what is wrong with it.
+                    drop(Frames::write_back(&files, &taken));
+                });
+                return Ok(());
+            }
+            FrameFlaw::DataSyncIsFlush | FrameFlaw::FlushSkipped
+                if frames.synced.swap(false, SeqCst) =>
+            {
+                return Ok(());
+            }
+            _ => {}
+        }
+        Frames::write_back(&frames.files, &changes)?;
+        changes.clear();
+        Ok(())
+    }
+
+    fn needs_flush(&self) -> bool {
+        !lock(&self.0.changes).is_empty()
+    }
+}
+
+struct World {
+    folder: TempDir,
+    caps: Caps,
+    flaw: FrameFlaw,
+}
+
+impl Fixture for World {
+    async fn new(env: &Env) -> Result<Self, BoxError> {
+        Ok(Self {
+            folder: env.tempdir()?,
+            caps: super::CAPS,
+            flaw: FrameFlaw::Files(Flaw::None),
+        })
+    }
+
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+impl blob_store::Open for World {
+    type Store = Store;
+
+    async fn open(&self, place: &str) -> Result<Store, BoxError> {
+        let refused = || Fault::not_applied(ErrorKind::Conflict, "the place is open already");
+        let folder = self.folder.path().canonicalize()?;
+        let folder = folder.join(place.replace('/', "~"));
+        let flaw = match self.flaw {
+            FrameFlaw::Files(flaw) => flaw,
+            _ => Flaw::None,
+        };
+        let files = Files::open(folder.clone(), flaw)?;
+        let name = folder.with_extension("lock");
+        let mut held = None;
+        match self.flaw {
+            FrameFlaw::StaleLock => {
+                let mut file = File::create_new(&name)?;
+                file.write_all(b"held")?;
+            }
+            FrameFlaw::LockOfProcess => {
+                let mut open = lock(&OPEN);
+                if open.contains(&name) {
+                    return Err(refused().into());
+                }
+                open.push(name.clone());
+            }
+            _ => {
+                let file = File::create(&name)?;
+                file.try_lock().map_err(|_e| refused())?;
+                held = Some(file);
+            }
+        }
+        let is_name = held.is_none();
+        Ok(Store(Arc::new(Frames {
+            files,
+            changes: Mutex::default(),
+            flaw: self.flaw,
+            synced: AtomicBool::new(false),
+            _lock: held,
+            name: is_name.then_some(name),
+        })))
+    }
+
+    fn folder(&self, place: &str) -> Option<PathBuf> {
+        Some(self.folder.path().join(place.replace('/', "~")))
+    }
+}
+
+pub(crate) fn suite(caps: Caps, flaw: FrameFlaw) -> Suite {
+    let caps = caps.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true));
+    blob_store::suite_with(move |env| async move {
+        let folder = env.tempdir()?;
+        Ok(World { folder, caps, flaw })
+    })
+}
