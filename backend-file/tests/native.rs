@@ -29,7 +29,7 @@ fn the_frame_store_is_open_once_and_shared_within_a_place() {
     let one = place.blob_store().unwrap();
     let other = place.blob_store().unwrap();
     let guid = BlobGuid::from_u128(1);
-    let mut frame = one.alloc_blob_buf();
+    let mut frame = one.alloc_blob_buf_zeroed();
     frame.fill(7);
     one.write_blob(guid, &frame).unwrap();
     assert!(other.has_blob(guid).unwrap());

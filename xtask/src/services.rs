@@ -41,26 +41,6 @@ pub(crate) fn run(rest: &[String]) -> Result {
     }
 }
 
-/// A gateway for as long as the value lives.
-pub(crate) struct Ceph {
-    pub(crate) endpoint: String,
-}
-
-impl Ceph {
-    /// Starts one, or says in one line why not.
-    pub(crate) fn start() -> std::result::Result<Self, String> {
-        ceph_up().map(|endpoint| Self { endpoint })
-    }
-}
-
-impl Drop for Ceph {
-    fn drop(&mut self) {
-        if let Err(why) = ceph_down() {
-            say(&format!("xtask: {why}"));
-        }
-    }
-}
-
 fn folder() -> PathBuf {
     // The path of a socket has to be short, and that of a checkout need not be.
     root().join("target").join("services").join("ceph")

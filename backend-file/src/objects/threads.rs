@@ -410,8 +410,8 @@ mod tests {
             let (open, gate) = mpsc::channel::<()>();
             let (begun, begins) = oneshot::channel();
             let work = move |call: &Call<'_>| {
-                drop(begun.send(()));
-                drop(gate.recv());
+                begun.send(()).expect("the test waits for it");
+                gate.recv().expect_err("the gate is opened by dropping it");
                 Ok(call.is_gone())
             };
             let theirs = threads.clone();

@@ -8,7 +8,14 @@ use crate::{Result, root};
 /// The packages of this workspace that a package may depend on. `xtask` stands outside the house.
 fn may_know(package: &str) -> Option<&'static [&'static str]> {
     const TRAITS: &[&str] = &["larder-traits"];
-    const BACKENDS: &[&str] = &["larder-traits", "larder-mem", "larder-sqlite"];
+    const BACKENDS: &[&str] = &[
+        "larder-traits",
+        "larder-mem",
+        "larder-sqlite",
+        "larder-file",
+        "larder-s3",
+        "larder-tiered",
+    ];
     match package {
         "larder-traits" | "xtask" => Some(&[]),
         "larder-conformance" | "larder-mem" | "larder-sqlite" | "larder-file" | "larder-s3"
