@@ -115,7 +115,7 @@ impl Head {
         };
         let nonce = summed[8..8 + Nonce::LEN_BYTES].try_into();
         let nonce = Nonce::from_bytes(nonce.expect("the length fits"));
-        Ok(Parsed::Whole(Head { nonce, state }, HEAD_LEN_BYTES + len))
+        Ok(Parsed::Whole(Self { nonce, state }, HEAD_LEN_BYTES + len))
     }
 }
 

@@ -57,8 +57,8 @@ async fn client(number: u32, blobs: S3Blob, stamps: Arc<AtomicU64>) -> Vec<Call>
             _ => {
                 let found = blobs.get(deadline, &key).await;
                 let shown = |bytes: Vec<u8>| {
-                    let text = String::from_utf8(bytes).unwrap();
-                    let (value, _) = text.rsplit_once('/').unwrap();
+                    let text = String::from_utf8(bytes).expect("only text was written");
+                    let (value, _) = text.rsplit_once('/').expect("each value has a slash");
                     Row::inline(value)
                 };
                 let result = found.map(|found| Answer::Row(found.map(shown)));

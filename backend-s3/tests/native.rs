@@ -27,11 +27,12 @@ fn config(endpoint: &str) -> S3Config {
         .with_endpoint(endpoint)
         .with_prefix("p")
         .with_credentials(ACCESS_KEY, SECRET_KEY)
-        .with_part_len_bytes(NonZeroUsize::new(PART).unwrap())
+        .with_part_len_bytes(NonZeroUsize::new(PART).expect("it is not zero"))
 }
 
 async fn place(server: &Server) -> S3Place {
-    S3Place::open(config(&server.endpoint())).await.unwrap()
+    let place = S3Place::open(config(&server.endpoint())).await;
+    place.expect("the server is there")
 }
 
 fn soon() -> Instant {
@@ -40,7 +41,7 @@ fn soon() -> Instant {
 
 fn pattern(seed: u8, len: usize) -> Bytes {
     (0..len)
-        .map(|at| u8::try_from(at % 251).unwrap() ^ seed)
+        .map(|at| u8::try_from(at % 251).expect("it is below 251") ^ seed)
         .collect()
 }
 

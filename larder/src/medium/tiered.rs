@@ -70,13 +70,12 @@ impl Medium for Tiered {
 
     fn erase(&self) -> io::Result<()> {
         let tiers = [&self.high_volume, &self.long_term];
-        let erased = tiers
-            .into_iter()
-            .chain(&self.change_log)
-            .map(Location::erase);
         // One that cannot be erased is no reason to leave the others.
-        let failed = erased.filter_map(Result::err).last();
-        failed.map_or(Ok(()), |e| Err(io::Error::other(e)))
+        let mut erased = Ok(());
+        for location in tiers.into_iter().chain(&self.change_log) {
+            erased = erased.and(location.erase());
+        }
+        erased.map_err(io::Error::other)
     }
 
     /// Also brings to its end what processes left that are gone (TS-7).
