@@ -27,10 +27,10 @@ use super::{Disk, Read, Write};
 use crate::pool::Slab;
 
 /// A range is moved in pieces of this length, side by side. Smaller ones keep a device busier, larger ones the processor
-/// less; measured with frames of 512 KiB on many threads and few, two pieces each do best.
+/// less. With frames of 512 KiB two pieces each were the best compromise on the machine that this was tuned on.
 const PIECE_LEN_BYTES: usize = 256 << 10;
 
-/// How many pieces a call keeps under way. Half as many cost a tenth of the speed of a long batch, more gain nothing.
+/// How many pieces a call keeps under way; half as many were slower in long batches.
 const DEPTH: u16 = 64;
 
 /// How many calls can have a ring at the same time. Beyond that they use positioned calls.
