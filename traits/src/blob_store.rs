@@ -119,8 +119,8 @@ impl Classify for BlobStoreError {
 
 /// A store of whole frames by name, with durability on demand.
 ///
-/// Every blob is exactly one frame of [`PAGE_SIZE`](crate::frame::PAGE_SIZE) bytes. Calls block the thread that makes
-/// them, and any number of threads may call at once.
+/// Every blob is exactly one frame of [`PAGE_SIZE`] bytes. Calls block the thread that makes them, and any number of
+/// threads may call at once.
 ///
 /// An implementor writes five methods. The eight others have bodies that are correct for every store and are worth
 /// replacing: buffers from a pool, native batches, an exact [`needs_flush`](Self::needs_flush), and a
