@@ -4,6 +4,7 @@
 //! client alone never notices, which is why such a store passes the tests that people write by hand.
 
 use std::collections::HashMap;
+use std::future;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use larder::blob_multi::slice_of;
 use larder::{Atomicity, BlobInfo, BlobMulti, Caps, Contract, ExternalError, Location, TestClock};
-use larder_conformance::{BoxError, Env, Fixture, Options, blob_multi};
+use larder_conformance::{BoxError, Env, Fixture, Options, Suite, blob_multi};
 
 use crate::fixture::{self, UrlWorld};
 use crate::report::{Book, Environment, Run, Started};
@@ -34,10 +35,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<(), Problem> {
         options.seed = seed;
     }
     std::panic::set_hook(Box::new(|_| {}));
-    let location = Location::parse("mem:").map_err(|e| Problem::Usage(e.to_string()))?;
-    let correct = fixture::suite(&location, Contract::BlobMulti)
-        .ok_or_else(|| Problem::Untested("this program has no suite for the demo".into()))?;
-    let stale = blob_multi::suite_with(move |env| StaleWorld::make(location.clone(), env));
+    let [correct, stale] = stores()?;
     let suites = [
         ("correct", "a map behind a lock", correct),
         (
@@ -124,6 +122,19 @@ fn evidence(book: &Book) -> String {
     drawn.or_else(told).unwrap_or_else(|| "none".into())
 }
 
+/// The suite on the correct store, and on the stale one.
+pub(crate) fn stores() -> Result<[Suite; 2], Problem> {
+    let location = Location::parse("mem:").map_err(|e| Problem::Usage(e.to_string()))?;
+    let caps = larder::mem::CAPS;
+    let correct = fixture::suite(&location, Contract::BlobMulti, caps)
+        .ok_or_else(|| Problem::Untested("this program has no suite for the demo".into()))?;
+    let stale = blob_multi::suite_with(move |env: Env| {
+        let world = UrlWorld::make(&location, caps, &env);
+        future::ready(Ok(StaleWorld(world)))
+    });
+    Ok([correct, stale])
+}
+
 /// The correct store must hold, and the stale one must be caught by the clause that it breaks.
 fn judge(book: &Book) -> Result<(), Problem> {
     let [correct, stale] = &book.runs[..] else {
@@ -143,15 +154,7 @@ fn judge(book: &Book) -> Result<(), Problem> {
 }
 
 /// A world whose stores are stale.
-pub(crate) struct StaleWorld(UrlWorld);
-
-impl StaleWorld {
-    pub(crate) async fn make(location: Location, env: Env) -> Result<Self, BoxError> {
-        Ok(Self(
-            UrlWorld::make(location, Contract::BlobMulti, env).await?,
-        ))
-    }
-}
+struct StaleWorld(UrlWorld);
 
 impl Fixture for StaleWorld {
     async fn new(env: &Env) -> Result<Self, BoxError> {
@@ -186,7 +189,7 @@ type Value = Option<Vec<u8>>;
 
 /// A handle that remembers what it has read. It forgets what it writes itself, and knows nothing of other handles.
 #[derive(Debug)]
-pub(crate) struct Stale {
+struct Stale {
     inner: Arc<dyn BlobMulti>,
     cache: Mutex<Cache>,
 }

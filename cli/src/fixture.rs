@@ -1,6 +1,7 @@
 //! A store named by a URL, as the suite wants it: worlds of its own below the place that the user named.
 
 use std::collections::{BTreeSet, HashMap};
+use std::future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,26 +33,19 @@ impl Drop for UrlWorld {
             // A store under check may still have it open, or be broken; what is left over bears the world's name.
             drop(self.world.child(place).erase());
         }
-        drop(self.world.erase());
     }
 }
 
 impl UrlWorld {
-    pub(crate) async fn make(
-        location: Location,
-        contract: Contract,
-        env: Env,
-    ) -> Result<Self, BoxError> {
-        let clock = Arc::new(TestClock::new());
-        let world = location.child(&env.prefix);
-        let caps = open(&world, &clock).await?.caps_of(contract);
-        Ok(Self {
-            world,
-            clock,
+    /// A world below `location`, whose stores declare `caps`. Nothing is opened yet.
+    pub(crate) fn make(location: &Location, caps: Caps, env: &Env) -> Self {
+        Self {
+            world: location.child(&env.prefix),
+            clock: Arc::new(TestClock::new()),
             caps,
             held: Mutex::default(),
             made: Mutex::default(),
-        })
+        }
     }
 
     fn note(&self, place: &str) {
@@ -129,10 +123,10 @@ impl stash::Open for UrlWorld {
     }
 }
 
-/// The checks of `contract` on the store at `location`.
-pub(crate) fn suite(location: &Location, contract: Contract) -> Option<Suite> {
+/// The checks of `contract` on the store at `location`, which declares `caps` for it.
+pub(crate) fn suite(location: &Location, contract: Contract, caps: Caps) -> Option<Suite> {
     let location = location.clone();
-    let make = move |env| UrlWorld::make(location.clone(), contract, env);
+    let make = move |env: Env| future::ready(Ok(UrlWorld::make(&location, caps, &env)));
     Some(match contract {
         Contract::BlobMulti => blob_multi::suite_with(make),
         Contract::Stash => stash::suite_with(make),

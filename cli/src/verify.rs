@@ -137,6 +137,10 @@ fn suites(
         .block_on(place.open(&OpenOptions::new()))
         .map_err(|e| Problem::Untested(format!("`{url}` cannot be opened: {e}")))?;
     let offered = store.offers();
+    let declared: Vec<_> = offered
+        .iter()
+        .map(|contract| (*contract, store.caps_of(*contract)))
+        .collect();
     drop(store);
     drop(place.erase());
     let missing = wanted.iter().find(|contract| !offered.contains(contract));
@@ -145,11 +149,11 @@ fn suites(
             "`{url}` does not offer {missing}"
         )));
     }
-    let contracts = offered
-        .iter()
-        .filter(|contract| wanted.is_empty() || wanted.contains(contract));
+    let contracts = declared
+        .into_iter()
+        .filter(|(contract, _)| wanted.is_empty() || wanted.contains(contract));
     Ok(contracts
-        .filter_map(|contract| fixture::suite(location, *contract))
+        .filter_map(|(contract, caps)| fixture::suite(location, contract, caps))
         .collect())
 }
 

@@ -13,6 +13,16 @@ pub(crate) struct Keys {
     known: Vec<&'static str>,
 }
 
+#[cfg_attr(
+    not(any(
+        feature = "mem",
+        feature = "sqlite",
+        feature = "file",
+        feature = "s3",
+        feature = "tiered"
+    )),
+    expect(dead_code, reason = "no backend was built in")
+)]
 impl Keys {
     /// Reads `key=value&key=value`, percent-encoded.
     pub(crate) fn read(scheme: &'static str, query: &str) -> Result<Self, OpenError> {
@@ -31,16 +41,6 @@ impl Keys {
     }
 
     /// The value of `key`, if the URL has it.
-    #[cfg_attr(
-        not(any(
-            feature = "mem",
-            feature = "sqlite",
-            feature = "file",
-            feature = "s3",
-            feature = "tiered"
-        )),
-        expect(dead_code, reason = "no backend was built in")
-    )]
     pub(crate) fn take<T>(&mut self, key: &'static str) -> Result<Option<T>, OpenError>
     where
         T: FromStr<Err: fmt::Display>,
@@ -60,17 +60,24 @@ impl Keys {
         }
     }
 
+    /// The configuration with the value of `key`, if the URL has it.
+    #[cfg(any(feature = "mem", feature = "sqlite", feature = "file", feature = "s3"))]
+    pub(crate) fn set<C, T>(
+        &mut self,
+        key: &'static str,
+        config: C,
+        with: impl FnOnce(C, T) -> C,
+    ) -> Result<C, OpenError>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        Ok(match self.take(key)? {
+            Some(value) => with(config, value),
+            None => config,
+        })
+    }
+
     /// Refuses what nobody took. A key that stands there twice is left once.
-    #[cfg_attr(
-        not(any(
-            feature = "mem",
-            feature = "sqlite",
-            feature = "file",
-            feature = "s3",
-            feature = "tiered"
-        )),
-        expect(dead_code, reason = "no backend was built in")
-    )]
     pub(crate) fn finish(mut self) -> Result<(), OpenError> {
         let Some((key, value)) = self.left.pop() else {
             return Ok(());

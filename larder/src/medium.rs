@@ -1,7 +1,11 @@
 //! What the facade asks of each backend: one file here for each feature, and nothing else knows the backend.
 
+#[cfg(any(feature = "file", feature = "sqlite"))]
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
+#[cfg(any(feature = "file", feature = "sqlite"))]
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -94,6 +98,27 @@ pub(crate) trait Opened: fmt::Debug + Send + Sync {
 
 /// Every scheme there is, built in or not; each is the name of its feature.
 const SCHEMES: &[&str] = &["mem", "sqlite", "file", "s3", "tiered"];
+
+/// The path in `scheme:///path`, or in `scheme:path` below the working folder.
+#[cfg(any(feature = "file", feature = "sqlite"))]
+fn local<'a>(scheme: &str, path: &'a str, why: &'static str) -> Result<&'a str, OpenError> {
+    match path.strip_prefix("//") {
+        Some(local) if local.starts_with('/') => Ok(local),
+        None if !path.is_empty() => Ok(path),
+        _ => Err(OpenError::Malformed {
+            url: format!("{scheme}:{path}"),
+            why,
+        }),
+    }
+}
+
+/// A path beside this one. Slashes of a name are written otherwise than the step to a child.
+#[cfg(any(feature = "file", feature = "sqlite"))]
+fn child_path(path: &Path, name: &str) -> PathBuf {
+    let mut child = OsString::from(path);
+    child.push(format!("~{}", name.replace('/', "+")));
+    child.into()
+}
 
 /// Hands the parts of a URL to the backend of its scheme.
 pub(crate) fn configure(

@@ -2,14 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use larder::{Contract, Location};
 use larder_conformance::lin::{self, Answer, Call, History, Limits, ModelName, Op, Place, Row};
-use larder_conformance::{Options, Verdict, blob_multi};
+use larder_conformance::{Options, Verdict};
 
 use super::timeline::{Picture, Shape};
 use super::{Book, Environment, Run, Started, html, junit, utc};
-use crate::demo::StaleWorld;
-use crate::fixture;
+use crate::demo;
 
 /// Text that would be markup if anybody forgot to escape it.
 const MARKUP: &str = "<script>alert(1)</script> & \"quoted\" 'single' ]]> \u{1} é";
@@ -24,9 +22,7 @@ fn options(only: &str) -> Options {
 /// The correct store on two clauses, and the stale one with a failure that is full of markup and has a timeline.
 fn book() -> Book {
     let started = Started::now();
-    let location = Location::parse("mem:").unwrap();
-    let correct = fixture::suite(&location, Contract::BlobMulti).unwrap();
-    let stale = blob_multi::suite_with(move |env| StaleWorld::make(location.clone(), env));
+    let [correct, stale] = demo::stores().unwrap();
     let mut failed = stale.run(&options("BM-6.2"), |_| {});
     let [record] = &mut failed.records[..] else {
         panic!("one check was asked for");

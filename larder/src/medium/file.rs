@@ -1,8 +1,6 @@
 //! `file:///folder` and `file:folder`.
 
-use std::ffi::OsString;
 use std::io;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +8,7 @@ use async_trait::async_trait;
 use larder_file::{ChangeLogConfig, FileConfig, FilePlace, FilePlaceConfig, ObjectsConfig};
 use larder_traits::{Backend, BlobStore, Caps, ChangeLog, Clock, Contract};
 
-use super::{Medium, Opened};
+use super::{Medium, Opened, child_path, local};
 use crate::keys::Keys;
 use crate::open_error::OpenError;
 
@@ -20,44 +18,30 @@ struct File {
 }
 
 pub(super) fn configure(path: &str, mut keys: Keys) -> Result<Arc<dyn Medium>, OpenError> {
-    let folder = match path.strip_prefix("//") {
-        Some(local) if local.starts_with('/') => local,
-        None if !path.is_empty() => path,
-        _ => {
-            return Err(OpenError::Malformed {
-                url: format!("file:{path}"),
-                why: "a folder is file:///path, or file:path below the working folder",
-            });
-        }
-    };
+    let why = "a folder is file:///path, or file:path below the working folder";
+    let folder = local("file", path, why)?;
     let mut frames = FileConfig::new(folder);
-    if let Some(ring) = keys.take("ring")? {
-        frames = frames.with_ring(ring);
-    }
-    if let Some(direct) = keys.take("direct")? {
-        frames = frames.with_direct(direct);
-    }
-    if let Some(pool) = keys.take("pool_frames")? {
-        frames = frames.with_pool_frames(pool);
-    }
+    frames = keys.set("ring", frames, FileConfig::with_ring)?;
+    frames = keys.set("direct", frames, FileConfig::with_direct)?;
+    frames = keys.set("pool_frames", frames, FileConfig::with_pool_frames)?;
     let mut objects = ObjectsConfig::new(folder);
     let mut changes = ChangeLogConfig::new(folder);
     if let Some(wait) = keys.take("wait_ms")?.map(Duration::from_millis) {
         objects = objects.with_wait(wait);
         changes = changes.with_wait(wait);
     }
-    if let Some(max) = keys.take::<NonZeroUsize>("threads_max")? {
-        objects = objects.with_threads_max(max);
-    }
-    if let Some(max) = keys.take::<NonZeroUsize>("in_flight_max")? {
-        objects = objects.with_in_flight_max(max);
-    }
-    if let Some(max) = keys.take("payload_len_bytes_max")? {
-        objects = objects.with_payload_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("id_len_bytes_max")? {
-        objects = objects.with_id_len_bytes_max(max);
-    }
+    objects = keys.set("threads_max", objects, ObjectsConfig::with_threads_max)?;
+    objects = keys.set("in_flight_max", objects, ObjectsConfig::with_in_flight_max)?;
+    objects = keys.set(
+        "payload_len_bytes_max",
+        objects,
+        ObjectsConfig::with_payload_len_bytes_max,
+    )?;
+    objects = keys.set(
+        "id_len_bytes_max",
+        objects,
+        ObjectsConfig::with_id_len_bytes_max,
+    )?;
     keys.finish()?;
     let config = FilePlaceConfig::new(folder)
         .with_frames(frames)
@@ -72,10 +56,8 @@ impl Medium for File {
         "file"
     }
 
-    /// A folder beside this one. Slashes of a name are written otherwise than the step to a child.
     fn child(&self, name: &str) -> Arc<dyn Medium> {
-        let mut folder = OsString::from(self.config.folder());
-        folder.push(format!("~{}", name.replace('/', "+")));
+        let folder = child_path(self.config.folder(), name);
         let config = self.config.clone().with_folder(folder);
         Arc::new(Self { config })
     }

@@ -22,30 +22,42 @@ struct Mem {
 
 pub(super) fn configure(path: &str, mut keys: Keys) -> Result<Arc<dyn Medium>, OpenError> {
     let mut config = MemConfig::private();
-    if let Some(max) = keys.take("blob_value_len_bytes_max")? {
-        config = config.with_blob_value_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("stash_name_len_bytes_max")? {
-        config = config.with_stash_name_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("stash_row_len_bytes_max")? {
-        config = config.with_stash_row_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("stash_batch_rows_max")? {
-        config = config.with_stash_batch_rows_max(max);
-    }
-    if let Some(max) = keys.take("payload_len_bytes_max")? {
-        config = config.with_payload_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("id_len_bytes_max")? {
-        config = config.with_id_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("kv_key_len_bytes_max")? {
-        config = config.with_kv_key_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("kv_value_len_bytes_max")? {
-        config = config.with_kv_value_len_bytes_max(max);
-    }
+    config = keys.set(
+        "blob_value_len_bytes_max",
+        config,
+        MemConfig::with_blob_value_len_bytes_max,
+    )?;
+    config = keys.set(
+        "stash_name_len_bytes_max",
+        config,
+        MemConfig::with_stash_name_len_bytes_max,
+    )?;
+    config = keys.set(
+        "stash_row_len_bytes_max",
+        config,
+        MemConfig::with_stash_row_len_bytes_max,
+    )?;
+    config = keys.set(
+        "stash_batch_rows_max",
+        config,
+        MemConfig::with_stash_batch_rows_max,
+    )?;
+    config = keys.set(
+        "payload_len_bytes_max",
+        config,
+        MemConfig::with_payload_len_bytes_max,
+    )?;
+    config = keys.set("id_len_bytes_max", config, MemConfig::with_id_len_bytes_max)?;
+    config = keys.set(
+        "kv_key_len_bytes_max",
+        config,
+        MemConfig::with_kv_key_len_bytes_max,
+    )?;
+    config = keys.set(
+        "kv_value_len_bytes_max",
+        config,
+        MemConfig::with_kv_value_len_bytes_max,
+    )?;
     keys.finish()?;
     let name = (!path.is_empty()).then(|| path.to_owned());
     Ok(Arc::new(Mem { name, config }))

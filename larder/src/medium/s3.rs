@@ -30,42 +30,30 @@ pub(super) fn configure(path: &str, mut keys: Keys) -> Result<Arc<dyn Medium>, O
         });
     }
     let mut config = S3Config::new(bucket);
-    if let Some(endpoint) = keys.take::<String>("endpoint")? {
-        config = config.with_endpoint(endpoint);
-    }
-    if let Some(region) = keys.take::<String>("region")? {
-        config = config.with_region(region);
-    }
-    if let Some(path_style) = keys.take("path_style")? {
-        config = config.with_path_style(path_style);
-    }
+    config = keys.set::<_, String>("endpoint", config, S3Config::with_endpoint)?;
+    config = keys.set::<_, String>("region", config, S3Config::with_region)?;
+    config = keys.set("path_style", config, S3Config::with_path_style)?;
     if let Some(milliseconds) = keys.take("attempt_timeout_ms")? {
         config = config.with_attempt_timeout(Duration::from_millis(milliseconds));
     }
     if let Some(milliseconds) = keys.take("call_timeout_ms")? {
         config = config.with_call_timeout(Duration::from_millis(milliseconds));
     }
-    if let Some(max) = keys.take("attempts_max")? {
-        config = config.with_attempts_max(max);
-    }
-    if let Some(max) = keys.take("in_flight_max")? {
-        config = config.with_in_flight_max(max);
-    }
-    if let Some(max) = keys.take("fan_out_max")? {
-        config = config.with_fan_out_max(max);
-    }
-    if let Some(len) = keys.take("part_len_bytes")? {
-        config = config.with_part_len_bytes(len);
-    }
-    if let Some(max) = keys.take("page_keys_max")? {
-        config = config.with_page_keys_max(max);
-    }
-    if let Some(conditional_writes) = keys.take("conditional_writes")? {
-        config = config.with_conditional_writes(conditional_writes);
-    }
-    if let Some(max) = keys.take("value_len_bytes_max")? {
-        config = config.with_value_len_bytes_max(max);
-    }
+    config = keys.set("attempts_max", config, S3Config::with_attempts_max)?;
+    config = keys.set("in_flight_max", config, S3Config::with_in_flight_max)?;
+    config = keys.set("fan_out_max", config, S3Config::with_fan_out_max)?;
+    config = keys.set("part_len_bytes", config, S3Config::with_part_len_bytes)?;
+    config = keys.set("page_keys_max", config, S3Config::with_page_keys_max)?;
+    config = keys.set(
+        "conditional_writes",
+        config,
+        S3Config::with_conditional_writes,
+    )?;
+    config = keys.set(
+        "value_len_bytes_max",
+        config,
+        S3Config::with_value_len_bytes_max,
+    )?;
     let anonymous = keys.take("anonymous")?.unwrap_or_default();
     keys.finish()?;
     let prefix = prefix.to_owned();

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use larder_traits::{
     Backend, Caps, ChangeLog, Clock, Contract, HighVolumeBackend, KvDriver, StashDriver,
 };
 
-use super::{Medium, Opened};
+use super::{Medium, Opened, child_path, local};
 use crate::keys::Keys;
 use crate::open_error::OpenError;
 
@@ -26,50 +25,50 @@ struct Sqlite {
 }
 
 pub(super) fn configure(path: &str, mut keys: Keys) -> Result<Arc<dyn Medium>, OpenError> {
-    let file = match path.strip_prefix("//") {
-        Some(local) if local.starts_with('/') => local,
-        None if !path.is_empty() => path,
-        _ => {
-            return Err(OpenError::Malformed {
-                url: format!("sqlite:{path}"),
-                why: "a file is sqlite:///path, or sqlite:path below the working folder",
-            });
-        }
-    };
+    let why = "a file is sqlite:///path, or sqlite:path below the working folder";
+    let file = local("sqlite", path, why)?;
     let mut config = SqliteConfig::new(file);
     if let Some(milliseconds) = keys.take("wait_ms")? {
         config = config.with_wait(Duration::from_millis(milliseconds));
     }
-    if let Some(max) = keys.take::<NonZeroUsize>("readers_max")? {
-        config = config.with_readers_max(max);
-    }
-    if let Some(max) = keys.take::<NonZeroUsize>("in_flight_max")? {
-        config = config.with_in_flight_max(max);
-    }
-    if let Some(exclusive) = keys.take("exclusive")? {
-        config = config.with_exclusive(exclusive);
-    }
-    if let Some(max) = keys.take("stash_name_len_bytes_max")? {
-        config = config.with_stash_name_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("stash_row_len_bytes_max")? {
-        config = config.with_stash_row_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("stash_batch_rows_max")? {
-        config = config.with_stash_batch_rows_max(max);
-    }
-    if let Some(max) = keys.take("payload_len_bytes_max")? {
-        config = config.with_payload_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("id_len_bytes_max")? {
-        config = config.with_id_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("kv_key_len_bytes_max")? {
-        config = config.with_kv_key_len_bytes_max(max);
-    }
-    if let Some(max) = keys.take("kv_value_len_bytes_max")? {
-        config = config.with_kv_value_len_bytes_max(max);
-    }
+    config = keys.set("readers_max", config, SqliteConfig::with_readers_max)?;
+    config = keys.set("in_flight_max", config, SqliteConfig::with_in_flight_max)?;
+    config = keys.set("exclusive", config, SqliteConfig::with_exclusive)?;
+    config = keys.set(
+        "stash_name_len_bytes_max",
+        config,
+        SqliteConfig::with_stash_name_len_bytes_max,
+    )?;
+    config = keys.set(
+        "stash_row_len_bytes_max",
+        config,
+        SqliteConfig::with_stash_row_len_bytes_max,
+    )?;
+    config = keys.set(
+        "stash_batch_rows_max",
+        config,
+        SqliteConfig::with_stash_batch_rows_max,
+    )?;
+    config = keys.set(
+        "payload_len_bytes_max",
+        config,
+        SqliteConfig::with_payload_len_bytes_max,
+    )?;
+    config = keys.set(
+        "id_len_bytes_max",
+        config,
+        SqliteConfig::with_id_len_bytes_max,
+    )?;
+    config = keys.set(
+        "kv_key_len_bytes_max",
+        config,
+        SqliteConfig::with_kv_key_len_bytes_max,
+    )?;
+    config = keys.set(
+        "kv_value_len_bytes_max",
+        config,
+        SqliteConfig::with_kv_value_len_bytes_max,
+    )?;
     keys.finish()?;
     let path = file.into();
     Ok(Arc::new(Sqlite { path, config }))
@@ -88,10 +87,9 @@ impl Medium for Sqlite {
         "sqlite"
     }
 
-    /// A file beside this one. Slashes of a name are written otherwise than the step to a child.
     fn child(&self, name: &str) -> Arc<dyn Medium> {
         Arc::new(Self {
-            path: beside(&self.path, &format!("~{}", name.replace('/', "+"))),
+            path: child_path(&self.path, name),
             config: self.config.clone(),
         })
     }
