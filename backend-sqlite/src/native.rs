@@ -16,7 +16,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use larder_traits::{Caps, Classify, ErrorKind, Fault};
@@ -27,7 +27,7 @@ use crate::config::SqliteConfig;
 use crate::error::{closed, lost, native, waited};
 use crate::queue::{Pushed, Queue};
 use crate::reader::{self, Looks, Read};
-use crate::schema::{absolute, open_writer};
+use crate::schema::{BUSY_PAUSE, absolute, open_writer};
 use crate::writer::{Jobs, Tx, Verdict, Write, Writer};
 use crate::{SqliteChangeLog, SqliteHighVolume, SqliteKvClient, SqliteStash};
 
@@ -91,15 +91,21 @@ impl SqlitePlace {
         let (answer, opened) = oneshot::channel();
         {
             let (config, jobs) = (Arc::clone(&config), Arc::clone(&jobs));
+            let others = threads.subscribe();
             start(&threads, NonZeroUsize::MIN, "larder-sq-write", move || {
                 match open_writer(&config) {
                     Err(refusal) => drop(answer.send(Err(refusal))),
                     Ok(opened) => {
                         let epoch = opened.1;
-                        let writer = Writer::new(opened, config, jobs, done_at);
+                        let mut writer = Writer::new(opened, config, jobs, done_at);
                         // Where the caller dropped the opening, nobody will ever close the queue.
                         if answer.send(Ok(epoch)).is_ok() {
                             writer.run();
+                            // Of two connections that close at once each takes the other for one that stays, and
+                            // neither folds the log into the file.
+                            while *others.borrow() > 1 {
+                                sleep(BUSY_PAUSE);
+                            }
                         }
                     }
                 }

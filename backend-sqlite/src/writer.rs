@@ -182,7 +182,7 @@ impl Writer {
     }
 
     /// Runs until the queue is closed.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(&mut self) {
         let mut crowded_since = Instant::now();
         while self.jobs.wait() {
             if self.begin() {
