@@ -228,13 +228,8 @@ fn all_rows(conn: &Connection, collection: i64) -> Result<Vec<RawRow>, Fault> {
     let mut out: Vec<RawRow> = Vec::new();
     let mut copies = Copies::default();
     while let Some(row) = rows.next().map_err(native)? {
-        let key = blob(row, 0)?;
-        // Rows come in the order of their keys, and equal ones share their bytes.
-        let key = match out.last() {
-            Some(last) if last.key == key => last.key.clone(),
-            _ => copies.of(key),
-        };
-        out.push(read_row(row, collection, key, |value| copies.of(value))?);
+        let [key, value] = copies.of([blob(row, 0)?, blob(row, 1)?]);
+        out.push(read_row(row, collection, key, value)?);
     }
     Ok(out)
 }
@@ -248,15 +243,19 @@ impl Copies {
     /// How much memory is shared at most. It stays for as long as any of its pieces is in use.
     const LEN_BYTES: usize = 1 << 16;
 
-    fn of(&mut self, bytes: &[u8]) -> Bytes {
-        if bytes.len() > Self::LEN_BYTES / 4 {
-            return Bytes::copy_from_slice(bytes);
+    fn of(&mut self, pair: [&[u8]; 2]) -> [Bytes; 2] {
+        let [first, second] = pair;
+        let len = first.len().saturating_add(second.len());
+        if len > Self::LEN_BYTES / 4 {
+            return pair.map(Bytes::copy_from_slice);
         }
-        if self.0.capacity() < bytes.len() {
+        if self.0.capacity() < len {
             self.0 = BytesMut::with_capacity(Self::LEN_BYTES);
         }
-        self.0.extend_from_slice(bytes);
-        self.0.split().freeze()
+        self.0.extend_from_slice(first);
+        self.0.extend_from_slice(second);
+        let mut both = self.0.split().freeze();
+        [both.split_to(first.len()), both]
     }
 }
 
@@ -268,12 +267,8 @@ fn rows_of_key(conn: &Connection, collection: i64, key: &[u8]) -> Result<Vec<Raw
     let key = Bytes::copy_from_slice(key);
     let mut out = Vec::new();
     while let Some(row) = rows.next().map_err(native)? {
-        out.push(read_row(
-            row,
-            collection,
-            key.clone(),
-            Bytes::copy_from_slice,
-        )?);
+        let value = Bytes::copy_from_slice(blob(row, 1)?);
+        out.push(read_row(row, collection, key.clone(), value)?);
     }
     Ok(out)
 }
@@ -285,19 +280,13 @@ fn blob<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], Fault> {
         .map_err(|_other_type| corrupt("a column of bytes holds something else"))
 }
 
-fn read_row(
-    row: &Row<'_>,
-    collection: i64,
-    key: Bytes,
-    copy: impl FnOnce(&[u8]) -> Bytes,
-) -> Result<RawRow, Fault> {
-    let value = blob(row, 1)?;
+fn read_row(row: &Row<'_>, collection: i64, key: Bytes, value: Bytes) -> Result<RawRow, Fault> {
     let (time, diff) = (row.get(2).map_err(native)?, row.get(3).map_err(native)?);
     let crc = row.get(4).map_err(native)?;
-    row_sum(collection, &key, value, time, diff).check(crc)?;
+    row_sum(collection, &key, &value, time, diff).check(crc)?;
     Ok(RawRow {
-        value: copy(value),
         key,
+        value,
         time,
         diff,
     })
@@ -442,7 +431,8 @@ fn fold_key(tx: &Tx<'_>, id: i64, key: &[u8], numbers: &[i64]) -> Result<(), Sta
         let mut statement = conn.prepare_cached(sql).map_err(native)?;
         let mut rows = statement.query(params![id, &key[..]]).map_err(native)?;
         while let Some(row) = rows.next().map_err(native)? {
-            let read = read_row(row, id, key.clone(), Bytes::copy_from_slice)?;
+            let value = Bytes::copy_from_slice(blob(row, 1)?);
+            let read = read_row(row, id, key.clone(), value)?;
             add(row.get(0).map_err(native)?, read);
         }
         let sql = "DELETE FROM stash_rows WHERE collection = ?1 AND key = ?2 AND number = ?3
@@ -453,7 +443,8 @@ fn fold_key(tx: &Tx<'_>, id: i64, key: &[u8], numbers: &[i64]) -> Result<(), Sta
             let mut rows = statement.query(values).map_err(native)?;
             let gone = || corrupt("an index names a row that is not there");
             let row = rows.next().map_err(native)?.ok_or_else(gone)?;
-            let read = read_row(row, id, key.clone(), Bytes::copy_from_slice)?;
+            let value = Bytes::copy_from_slice(blob(row, 1)?);
+            let read = read_row(row, id, key.clone(), value)?;
             add(*number, read);
             // To the end, which is when the row is gone for good.
             rows.next().map_err(native)?;

@@ -49,17 +49,43 @@ pub fn encode<T: Serialize + DeserializeOwned + PartialEq>(value: &T) -> Result<
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     let corrupt =
         |e| Fault::not_applied(ErrorKind::Corrupt, "a key or value does not decode").because(e);
-    let mut rest = bytes;
-    let mut walk = rmp_serde::Deserializer::new(&mut rest);
-    walk.set_max_depth(NESTING_LEVELS_MAX);
-    IgnoredAny::deserialize(&mut walk).map_err(corrupt)?;
-    if !rest.is_empty() {
-        return Err(Fault::not_applied(
-            ErrorKind::Corrupt,
-            "bytes are left over after a key or value",
-        ));
+    if scalar_len(bytes) != Some(bytes.len()) {
+        let mut rest = bytes;
+        let mut walk = rmp_serde::Deserializer::new(&mut rest);
+        walk.set_max_depth(NESTING_LEVELS_MAX);
+        IgnoredAny::deserialize(&mut walk).map_err(corrupt)?;
+        if !rest.is_empty() {
+            return Err(Fault::not_applied(
+                ErrorKind::Corrupt,
+                "bytes are left over after a key or value",
+            ));
+        }
     }
     rmp_serde::from_slice(bytes).map_err(corrupt)
+}
+
+/// How long the value is that these bytes begin with, if it is one of those with nothing in them: most keys and many
+/// values are, and their first bytes tell what a walk would find out.
+fn scalar_len(bytes: &[u8]) -> Option<usize> {
+    let (&first, rest) = bytes.split_first()?;
+    let len = match first {
+        // Small numbers, nothing, no, yes.
+        0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 0,
+        // Numbers of 1, 2, 4, 8 bytes.
+        0xcc | 0xd0 => 1,
+        0xcd | 0xd1 => 2,
+        0xca | 0xce | 0xd2 => 4,
+        0xcb | 0xcf | 0xd3 => 8,
+        // Texts, and bytes, after lengths of 1, 2, 4 bytes.
+        0xa0..=0xbf => usize::from(first & 0x1f),
+        0xc4 | 0xd9 => 1 + usize::from(*rest.first()?),
+        0xc5 | 0xda => 2 + usize::from(u16::from_be_bytes(*rest.first_chunk()?)),
+        0xc6 | 0xdb => {
+            4_usize.checked_add(usize::try_from(u32::from_be_bytes(*rest.first_chunk()?)).ok()?)?
+        }
+        _ => return None,
+    };
+    len.checked_add(1)
 }
 
 #[cfg(test)]
@@ -167,6 +193,34 @@ mod tests {
         corrupt::<Vec<u64>>(&[0xdd, 0xff, 0xff, 0xff, 0xff]);
         corrupt::<u8>(&[0xc1]);
         corrupt::<String>(&[0xa1, 0xff]);
+    }
+
+    /// The short way and the walk agree on what is one whole value, whatever it begins with.
+    #[test]
+    fn a_scalar_is_as_long_as_a_walk_finds_it() {
+        let walked_len = |bytes: &[u8]| {
+            let mut rest = bytes;
+            let walk = IgnoredAny::deserialize(&mut rmp_serde::Deserializer::new(&mut rest));
+            walk.ok().map(|_| bytes.len() - rest.len())
+        };
+        let mut scalars = 0;
+        for first in 0..=u8::MAX {
+            for tail in [
+                &[0_u8; 80][..],
+                &[1; 300],
+                &[0, 0, 0, 70, 65],
+                &[0, 70],
+                &[],
+            ] {
+                let tail = [tail, &[b'a'; 71]].concat();
+                let bytes = [&[first][..], &tail].concat();
+                if let Some(len) = scalar_len(&bytes).filter(|len| *len <= bytes.len()) {
+                    assert_eq!(walked_len(&bytes), Some(len), "{bytes:?}");
+                    scalars += 1;
+                }
+            }
+        }
+        assert!(scalars > 900, "{scalars}");
     }
 
     #[test]
