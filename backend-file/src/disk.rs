@@ -68,6 +68,23 @@ pub trait Disk: Send + Sync + 'static {
     /// Fills every range, or tells for each why not. Past the end is `UnexpectedEof`.
     fn read(&self, reads: &mut [Read<'_>]) -> Vec<io::Result<()>>;
 
+    /// [`read`](Self::read) that shows the caller each range as it arrives: its place among the ranges and its next bytes,
+    /// from its start to its end without a gap. So the caller's work on them, a checksum for instance, is done while the
+    /// rest is under way. Of a range that fails it may have been shown a part.
+    fn read_and_show(
+        &self,
+        reads: &mut [Read<'_>],
+        show: &mut dyn FnMut(usize, &[u8]),
+    ) -> Vec<io::Result<()>> {
+        let answers = self.read(reads);
+        for (index, (answer, read)) in answers.iter().zip(reads).enumerate() {
+            if answer.is_ok() {
+                show(index, read.into);
+            }
+        }
+        answers
+    }
+
     /// Writes every range, in no particular order; durable only after a [`sync`](Self::sync).
     ///
     /// Ranges are drawn from the iterator while earlier ones are under way, so that the caller's work on the next one,

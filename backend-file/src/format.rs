@@ -6,7 +6,7 @@
 //! same in words.
 
 use larder_traits::blob_store::BlobGuid;
-use xxhash_rust::xxh3::{Xxh3Builder, xxh3_64_with_seed, xxh3_128_with_seed};
+use xxhash_rust::xxh3::{Xxh3, Xxh3Builder, xxh3_64_with_seed, xxh3_128_with_seed};
 
 use crate::disk::SECTOR_LEN_BYTES;
 
@@ -52,10 +52,32 @@ impl StoreId {
 
     /// The hash of a frame, which is another one under another name or in another slot.
     pub(crate) fn frame_digest(self, guid: BlobGuid, slot: u32, frame: &[u8]) -> Digest {
+        xxh3_128_with_seed(frame, self.frame_seed(guid, slot))
+    }
+
+    /// The same hash for a frame that arrives bit by bit.
+    pub(crate) fn frame_hasher(self, guid: BlobGuid, slot: u32) -> FrameHasher {
+        FrameHasher(Xxh3::with_seed(self.frame_seed(guid, slot)))
+    }
+
+    fn frame_seed(self, guid: BlobGuid, slot: u32) -> u64 {
         let mut place = [0; 20];
         place[..16].copy_from_slice(guid.as_bytes());
         place[16..].copy_from_slice(&slot.to_le_bytes());
-        xxh3_128_with_seed(frame, xxh3_64_with_seed(&place, self.seed()))
+        xxh3_64_with_seed(&place, self.seed())
+    }
+}
+
+/// The hash of a frame of which some may be missing yet.
+pub(crate) struct FrameHasher(Xxh3);
+
+impl FrameHasher {
+    pub(crate) fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.0.digest128()
     }
 }
 

@@ -165,8 +165,10 @@ impl Store {
     pub(crate) fn read_all(&self, targets: Vec<Target<'_>>) -> Vec<Result<(), BlobStoreError>> {
         let pins = Pins::new(self, targets.iter().map(|target| target.guid));
         let mut reads = Vec::with_capacity(targets.len());
+        let mut hashers = Vec::with_capacity(targets.len());
         for (target, blob) in targets.into_iter().zip(&pins.blobs) {
             if let Some(blob) = blob {
+                hashers.push(self.id().frame_hasher(target.guid, blob.slot));
                 reads.push(Read {
                     at: self.shape.slot_at(blob.slot),
                     into: target.frame,
@@ -174,18 +176,19 @@ impl Store {
                 });
             }
         }
+        let mut show = |index: usize, part: &[u8]| hashers[index].update(part);
         let answers = match reads.len() {
             0 => Vec::new(),
-            _ => self.disk.read(&mut reads),
+            _ => self.disk.read_and_show(&mut reads, &mut show),
         };
-        let mut answers = answers.into_iter().zip(reads);
+        let mut answers = answers.into_iter().zip(hashers);
         let judge = |(blob, guid): (&Option<Blob>, &BlobGuid)| {
             let Some(blob) = blob else {
                 return Err(BlobStoreError::not_found(*guid));
             };
-            let (answer, read) = answers.next().expect("each read has an answer");
+            let (answer, hasher) = answers.next().expect("each read has an answer");
             answer.map_err(|e| Failure::of(&e, "the frame could not be read").not_applied())?;
-            if self.id().frame_digest(*guid, blob.slot, read.into) == blob.digest {
+            if hasher.digest() == blob.digest {
                 return Ok(());
             }
             let message = "what is stored is not the frame that was written";

@@ -193,4 +193,7 @@ fn a_frame_hashes_differently_by_name_slot_and_store() {
     assert_ne!(here, ID.frame_digest(guid(1), 2, &frame));
     assert_ne!(here, StoreId([7; 16]).frame_digest(guid(1), 1, &frame));
     assert_eq!(here, ID.frame_digest(guid(1), 1, &frame));
+    let mut in_parts = ID.frame_hasher(guid(1), 1);
+    frame.chunks(1500).for_each(|part| in_parts.update(part));
+    assert_eq!(here, in_parts.digest());
 }

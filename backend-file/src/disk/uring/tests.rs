@@ -9,7 +9,8 @@ use std::slice;
 use super::super::SECTOR_LEN_BYTES;
 use super::*;
 
-const SECTORS: usize = 64;
+/// Enough for a range of several pieces.
+const SECTORS: usize = 160;
 
 /// How often, in a hundred, something happens.
 #[derive(Debug, Clone, Copy, Default)]
@@ -218,15 +219,41 @@ fn write_and_read(bed: &mut Bed, seed: u64) {
         })
         .collect();
     let mut flight = Flight::new(&mut bed.lane, &bed.plain);
-    for (index, read) in reads.iter_mut().enumerate() {
-        Job::reads(index, read).for_each(|job| flight.start(job));
-    }
+    flight.start_all(&mut reads);
     assert!(flight.end().is_empty());
     assert_eq!(back, data);
     assert!(
         bed.lane.queue.taken.is_empty(),
         "the kernel still has a request"
     );
+    show(bed, salt);
+}
+
+/// Reads the whole file as two ranges, and looks at it in the way that a caller is shown it.
+fn show(bed: &mut Bed, salt: u8) {
+    let whole = pattern(0, SECTORS, salt);
+    let (first, second) = whole.split_at(SECTOR_LEN_BYTES);
+    let mut into = [vec![0xEE; first.len()], vec![0xEE; second.len()]];
+    let starts = [0, wide(first.len())];
+    let mut reads: Vec<_> = starts
+        .into_iter()
+        .zip(&mut into)
+        .map(|(at, into)| Read {
+            at,
+            into,
+            registered: None,
+        })
+        .collect();
+    let mut shown = [Vec::new(), Vec::new()];
+    let mut flight = Flight::new(&mut bed.lane, &bed.plain);
+    flight.is_shown = true;
+    flight.start_all(&mut reads);
+    flight.show(starts.into_iter(), &mut |index, part| {
+        shown[index].extend_from_slice(part);
+    });
+    assert!(flight.end().is_empty());
+    assert_eq!(shown, [first, second]);
+    assert_eq!(into, [first, second]);
 }
 
 #[test]
