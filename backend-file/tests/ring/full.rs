@@ -149,6 +149,9 @@ fn grow_until_full(disk: &dyn larder_file::disk::Disk, root: &Path) -> Result<()
     // And it goes on once there is room.
     fs::remove_file(root.join("filler")).map_err(|error| told("filler", error))?;
     drop(filler);
+    // What was freed can be taken again once the file system has committed that it is free.
+    let synced = File::open(root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
+    synced.map_err(|error| told("syncing the file system", error))?;
     disk.grow(len + FRAME_LEN_BYTES)
         .map_err(|error| told("growing after room was made", error))
 }
