@@ -225,7 +225,7 @@ impl Opening {
         let base = self.base();
         let mut records = self.follow(base.as_ref())?;
         self.drop_unarrived(base.as_ref(), &mut records)?;
-        self.rewrite_unmarked(&records)?;
+        self.rewrite_unmarked(base.as_ref(), &records)?;
 
         let (seq, last, pos) = end_of(base.as_ref(), records.last());
         let mut log = Log {
@@ -437,9 +437,12 @@ impl Opening {
     }
 
     /// Writes again whatever no later record vouches for: what was read may never have reached the medium (BS-12).
-    fn rewrite_unmarked(&self, records: &[Record]) -> Result<(), Failure> {
+    fn rewrite_unmarked(&self, base: Option<&Snapshot>, records: &[Record]) -> Result<(), Failure> {
         let Some(last) = records.last() else {
-            return Ok(());
+            return match base {
+                Some(base) => self.rewrite_root(base),
+                None => write_superblocks(&*self.disk, &self.shape),
+            };
         };
         let mut frame = Scratch::zeroed(self.shape.frame_len);
         for change in &last.changes {
@@ -464,6 +467,19 @@ impl Opening {
         let again = self
             .disk
             .write_and_sync(&mut pieces(&self.shape, last.pos, &record));
+        again.map_err(|e| unwritable(&e))
+    }
+
+    /// Its chunks were durable before it was written.
+    fn rewrite_root(&self, base: &Snapshot) -> Result<(), Failure> {
+        let mut sector = Scratch::zeroed(SECTOR_LEN_BYTES);
+        base.root.encode(self.shape.id, &mut sector);
+        let mut write = std::iter::once(Write {
+            at: Shape::root_at(base.at),
+            from: &sector,
+            registered: None,
+        });
+        let again = self.disk.write_and_sync(&mut write);
         again.map_err(|e| unwritable(&e))
     }
 
