@@ -20,7 +20,7 @@ use crate::format::{
 };
 use crate::log::{Base, Log, pieces};
 use crate::scratch::Scratch;
-use crate::shape::{Plan, Shape};
+use crate::shape::{Plan, Shape, sector_len};
 use crate::slots::Slots;
 use crate::stats::Recovery;
 use crate::store::{State, Store};
@@ -74,6 +74,34 @@ fn read_one(disk: &dyn Disk, at: u64, into: &mut [u8]) -> std::io::Result<()> {
     answer.expect("each read has an answer")
 }
 
+/// Two sectors that stand for each other, side by side. One that cannot be read counts as damaged, since the other will
+/// do; what the medium said of it is told as well.
+fn read_pair<T>(
+    disk: &dyn Disk,
+    at: u64,
+    decode: impl Fn(&[u8]) -> Result<T, Invalid>,
+) -> ([Result<T, Invalid>; 2], Option<std::io::Error>) {
+    let mut sectors = Scratch::zeroed(2 * SECTOR_LEN_BYTES);
+    let (first, second) = sectors.split_at_mut(SECTOR_LEN_BYTES);
+    let mut reads = [(at, first), (at + sector_len(), second)].map(|(at, into)| Read {
+        at,
+        into,
+        registered: None,
+    });
+    let mut answers = disk.read(&mut reads).into_iter();
+    let mut unread = None;
+    let decoded = reads.map(
+        |read| match answers.next().expect("each read has an answer") {
+            Ok(()) => decode(read.into),
+            Err(e) => {
+                unread = Some(e);
+                Err(Invalid::Damaged)
+            }
+        },
+    );
+    (decoded, unread)
+}
+
 /// The shape of the store on the disk; `None` where the disk is blank.
 fn read_shape(disk: &dyn Disk) -> Result<Option<Shape>, Failure> {
     let head_len = Shape::root_at(2);
@@ -83,10 +111,7 @@ fn read_shape(disk: &dyn Disk) -> Result<Option<Shape>, Failure> {
             false => Err(no_store()),
         };
     }
-    let mut head = Scratch::zeroed(2 * SECTOR_LEN_BYTES);
-    read_one(disk, 0, &mut head).map_err(|e| unreadable(&e))?;
-    let mut copies = head.chunks(SECTOR_LEN_BYTES).map(Superblock::decode);
-    let copies = SUPERBLOCKS.map(|_| copies.next().unwrap_or(Err(Invalid::Blank)));
+    let (copies, unread) = read_pair(disk, Shape::superblock_at(0), Superblock::decode);
     let found = match copies {
         [Ok(a), Ok(b)] if a != b => Err(no_store()),
         [Ok(superblock), _] | [_, Ok(superblock)] => {
@@ -103,7 +128,7 @@ fn read_shape(disk: &dyn Disk) -> Result<Option<Shape>, Failure> {
                 false => Err(no_store()),
             }
         }
-        _ => Err(no_store()),
+        _ => Err(unread.map_or_else(no_store, |e| unreadable(&e))),
     };
     let shape = found?;
     if let Some(shape) = &shape
@@ -197,15 +222,15 @@ struct Opening {
     shape: Shape,
     log: Scratch,
     roots: [Result<Root, Invalid>; 2],
+    /// What the medium said of a part of a snapshot that it could not read.
+    unread: Option<std::io::Error>,
     recovery: Recovery,
 }
 
 impl Opening {
     fn new(disk: Arc<dyn Disk>, shape: Shape) -> Result<Self, Failure> {
-        let mut sectors = Scratch::zeroed(2 * SECTOR_LEN_BYTES);
-        read_one(&*disk, Shape::root_at(0), &mut sectors).map_err(|e| unreadable(&e))?;
-        let (first, second) = sectors.split_at(SECTOR_LEN_BYTES);
-        let roots = [first, second].map(|sector| Root::decode(shape.id, sector));
+        let decode = |sector: &[u8]| Root::decode(shape.id, sector);
+        let (roots, unread) = read_pair(&*disk, Shape::root_at(0), decode);
         for root in &roots {
             if let Err(Invalid::Version(version)) = root {
                 return Err(other_version(*version));
@@ -217,6 +242,7 @@ impl Opening {
             shape,
             log,
             roots,
+            unread,
             recovery: Recovery::default(),
         })
     }
@@ -266,22 +292,24 @@ impl Opening {
             let Ok(root) = &self.roots[at] else {
                 continue;
             };
-            if let Some(blobs) = self.read_snapshot(root) {
-                let root = root.clone();
-                return Some(Snapshot { root, blobs, at });
+            match self.read_snapshot(root) {
+                Ok(Some(blobs)) => {
+                    let root = root.clone();
+                    return Some(Snapshot { root, blobs, at });
+                }
+                Ok(None) => {}
+                Err(e) => self.unread = Some(e),
             }
             self.recovery.is_snapshot_damaged = true;
         }
         None
     }
 
-    fn read_snapshot(&self, root: &Root) -> Option<Vec<Blob>> {
+    /// The blobs of a snapshot; `None` if it is damaged.
+    fn read_snapshot(&self, root: &Root) -> std::io::Result<Option<Vec<Blob>>> {
         let mut blobs = Vec::new();
-        blobs.reserve_exact(
-            usize::try_from(root.blobs)
-                .ok()?
-                .min(root.chunks.len() * crate::format::chunk_blobs_max(self.shape.frame_len)),
-        );
+        let room = root.chunks.len() * crate::format::chunk_blobs_max(self.shape.frame_len);
+        blobs.reserve_exact(usize::try_from(root.blobs).map_or(room, |blobs| blobs.min(room)));
         let mut sums = Vec::with_capacity(root.chunks.len());
         let count = root.chunks.len().min(RUN);
         let frame_len = self.shape.frame_len;
@@ -298,15 +326,22 @@ impl Opening {
                 .collect();
             let answers = self.disk.read(&mut reads);
             for (answer, read) in answers.into_iter().zip(reads) {
-                answer.ok()?;
+                match answer {
+                    // The file was cut short.
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+                    answer => answer?,
+                }
                 let mut keep = |blob| blobs.push(blob);
                 let sum = decode_chunk(self.shape.id, root.seq, sums.len(), read.into, &mut keep);
-                sums.push(sum.ok()?);
+                let Ok(sum) = sum else {
+                    return Ok(None);
+                };
+                sums.push(sum);
             }
         }
         let is_whole = chunks_digest(self.shape.id, &sums) == root.chunks_digest
             && u64::try_from(blobs.len()) == Ok(root.blobs);
-        is_whole.then_some(blobs)
+        Ok(is_whole.then_some(blobs))
     }
 
     fn sector(&self, pos: u64) -> &[u8] {
@@ -352,7 +387,11 @@ impl Opening {
     /// Makes sure that the log ends where it was found to end.
     fn look_beyond(&mut self, base: Option<&Snapshot>, records: &[Record]) -> Result<(), Failure> {
         let (seq, _, end) = end_of(base, records.last());
-        let lost = |what: String| Err(corrupt("a part of the log is missing or damaged", what));
+        let lost = |what: String| {
+            let lost = || corrupt("a part of the log is missing or damaged", what);
+            // With what could not be read there may be nothing missing.
+            Err(self.unread.as_ref().map_or_else(lost, unreadable))
+        };
         let roots = self.roots.iter().flatten();
         let newest_root = roots.map(|root| root.seq).max().unwrap_or(0);
         if newest_root > seq {

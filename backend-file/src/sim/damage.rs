@@ -1,11 +1,19 @@
 //! Bits turn over at rest: every read is right or an error, and nothing acknowledged is missing without a word.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use larder_conformance::sim_disk::SimDisk;
 use larder_traits::{Classify, ErrorKind};
 
-use super::{Model, Op, Run, blank_disk, get, is_thorough, open};
+use crate::disk::{Disk, Read, Write};
+use crate::format::StoreId;
+use crate::recovery;
+
+use super::{Medium, Model, Op, PLAN, Run, blank_disk, get, is_thorough, open};
+
+/// Where the log begins: behind two superblocks and two roots.
+const PLAN_HEAD: u64 = 4 * 4096;
 
 /// A store with two snapshots, a log in its second lap, deleted blobs and a batch at its end.
 fn used() -> Run {
@@ -160,4 +168,97 @@ fn a_store_cut_short_says_so() {
         );
     }
     assert!(seen.refused > 0 && seen.corrupt > 0, "{seen:?}");
+}
+
+/// A disk with a sector that cannot be read until it is written.
+struct BadSector {
+    disk: Medium,
+    at: Mutex<Option<u64>>,
+}
+
+impl BadSector {
+    fn is_met(&self, at: u64, len: usize) -> bool {
+        let len = u64::try_from(len).expect("a length fits 64 bits");
+        let bad = *self.at.lock().expect("no panics");
+        bad.is_some_and(|bad| (at..at + len).contains(&bad))
+    }
+}
+
+impl Disk for BadSector {
+    fn len_bytes(&self) -> u64 {
+        self.disk.len_bytes()
+    }
+
+    fn grow(&self, len: u64) -> io::Result<()> {
+        self.disk.grow(len)
+    }
+
+    fn read(&self, reads: &mut [Read<'_>]) -> Vec<io::Result<()>> {
+        let bad: Vec<bool> = reads
+            .iter()
+            .map(|read| self.is_met(read.at, read.into.len()))
+            .collect();
+        let answers = self.disk.read(reads).into_iter().zip(bad);
+        let answer = |(answer, is_bad)| match is_bad {
+            true => Err(io::Error::other("a bad sector")),
+            false => answer,
+        };
+        answers.map(answer).collect()
+    }
+
+    fn write(&self, writes: &mut dyn Iterator<Item = Write<'_>>) -> io::Result<()> {
+        let mut healing = writes.inspect(|write| {
+            if self.is_met(write.at, write.from.len()) {
+                *self.at.lock().expect("no panics") = None;
+            }
+        });
+        self.disk.write(&mut healing)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync()
+    }
+}
+
+/// Failure: a store with a sector that could not be read in one of its two superblocks or roots did not open, and one
+/// whose snapshots could not be read was called `Corrupt`. Cause: both copies were read in one transfer, and a chunk that
+/// could not be read was taken for one that is damaged. Fix: each copy is read by itself, and what the medium said of
+/// what it could not read is the answer where it is missed.
+#[test]
+fn a_sector_that_cannot_be_read_is_no_damage_and_one_of_a_pair_is_not_missed() {
+    let mut run = used();
+    run.store = None;
+    let (mut refused, mut unread) = (0, 0);
+    for at in (0..run.disk.len()).step_by(4096) {
+        let disk = Arc::new(BadSector {
+            disk: Medium(Arc::new(run.disk.fork())),
+            at: Mutex::new(Some(at)),
+        });
+        let opened = recovery::open(Arc::<BadSector>::clone(&disk), &PLAN, || StoreId([9; 16]));
+        let store = match opened {
+            Ok(store) => store,
+            Err(e) => {
+                assert_eq!(e.kind, ErrorKind::Unavailable, "bad sector at {at}");
+                assert!(at >= PLAN_HEAD, "bad sector at {at}, one of a pair");
+                refused += 1;
+                continue;
+            }
+        };
+        for name in 0..10 {
+            match get(&store, name) {
+                Ok(tag) => assert_eq!(tag, run.model.flushed.get(&name).copied(), "{at}"),
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Unavailable, "bad sector at {at}");
+                    unread += 1;
+                }
+            }
+        }
+        if at < PLAN_HEAD {
+            assert!(
+                disk.at.lock().expect("no panics").is_none(),
+                "{at} is healed"
+            );
+        }
+    }
+    assert!(refused > 0 && unread > 0, "{refused} and {unread}");
 }
