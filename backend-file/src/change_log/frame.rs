@@ -120,6 +120,8 @@ pub(super) struct Frames {
     pub(super) contents: Vec<Vec<u8>>,
     /// How many sectors they take.
     pub(super) sectors: u64,
+    /// How many of them the last frame takes.
+    pub(super) last_sectors: u64,
     /// Whether something lies behind them that a crash left.
     pub(super) is_torn: bool,
 }
@@ -176,6 +178,7 @@ impl Head {
             };
             frames.contents.push(content);
             frames.sectors += u64::from(count);
+            frames.last_sectors = u64::from(count);
             cursor.place += u64::from(count);
             cursor.frame += 1;
             rest = usize::try_from(count)

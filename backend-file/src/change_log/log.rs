@@ -251,7 +251,19 @@ impl Log {
             let cut = self.medium.truncate(&opened.file, &self.path, end);
             cut.map_err(unwritten())?;
         }
-        // Who wrote this may not have lived to sync it, and what is answered from here on rests on it.
+        // Who wrote the last frame may not have lived to sync it, and a sync of it may have failed since, after which the
+        // kernel takes for written what it could not write. What is answered from here on rests on it.
+        let end = frames.sectors * SECTOR;
+        let last = end - frames.last_sectors * SECTOR;
+        let range = usize::try_from(last).ok().zip(usize::try_from(end).ok());
+        let again = range.and_then(|(last, end)| bytes.get(last..end));
+        let again = again.unwrap_or_default();
+        if !again.is_empty() {
+            let written = self
+                .medium
+                .write_at(&opened.file, &self.path, again, from + last);
+            written.map_err(unwritten())?;
+        }
         let synced = self.medium.sync_data(&opened.file, &self.path);
         synced.map_err(unwritten())?;
         for content in &frames.contents {

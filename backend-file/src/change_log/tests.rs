@@ -128,6 +128,31 @@ async fn after_a_failed_sync_nothing_is_promised_until_the_log_is_opened_again()
     assert_eq!(ids(&log).await, [1, 3]);
 }
 
+/// Failure: after a loss of power a log was `Corrupt`, with all that had been acknowledged in it. Cause: a process was
+/// killed between the write of a frame and its sync; the sync of the next one that read the frame failed, and the one
+/// after that succeeded, as it does once the kernel has given the pages up; so frames went behind one that had never
+/// reached the medium. Fix: whoever reads a last frame writes it again before the sync.
+#[tokio::test]
+async fn the_last_frame_of_another_is_written_again_before_it_is_trusted() {
+    let (folder, log) = opened().await;
+    let path = folder.path().join("log");
+    let other = open(&path).await;
+    other.record(WRITER, &change(1)).await.unwrap();
+    other.record(WRITER, &change(2)).await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    steps(&log);
+    fail(&log, Step::SyncFile, libc::EIO);
+    log.changes(WRITER).await.unwrap_err();
+    assert_eq!(ids(&log).await, [1, 2]);
+    let again = [Step::Write, Step::SyncFile];
+    let seen = steps(&log);
+    assert_eq!(seen[..4], [again, again].concat());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    // An open does so as well.
+    let opened = open(&path).await;
+    assert!(steps(&opened).starts_with(&again));
+}
+
 #[tokio::test]
 async fn a_log_that_grows_is_written_anew_and_says_the_same_to_all() {
     let (folder, log) = opened().await;
