@@ -79,8 +79,9 @@ impl TieredConfig {
 
     /// How long a writer that shows no sign of life keeps its changes to itself (TS-7); 30 s by default.
     ///
-    /// It is extended while a change is under way. A writer that is stopped for longer between its last look at the
-    /// lease and its swap can lose the payload that it swaps in.
+    /// It is extended while a change is under way. Make it longer than a process may be stopped: one that is stopped
+    /// for longer right before its swap is recovered as if it were gone, and finds its put undone (see *Limits* of the
+    /// package).
     #[must_use]
     pub fn with_lease(self, lease: Duration) -> Self {
         Self { lease, ..self }

@@ -24,7 +24,12 @@ pub(crate) async fn delete(core: &Arc<Core>, id: &ObjectId) -> Result<(), Backen
     core.background.complete(unlink).await
 }
 
-async fn unlink(core: Arc<Core>, id: ObjectId, redirect: Tombstone) -> Result<(), BackendError> {
+/// Removes a redirect that was seen in the row.
+pub(crate) async fn unlink(
+    core: Arc<Core>,
+    id: ObjectId,
+    redirect: Tombstone,
+) -> Result<(), BackendError> {
     let old = Some(redirect.target.clone());
     let entry = Entry::begin(&core, &id, Step::Swap, None, old.clone());
     let mut entry = entry.await.map_err(unlogged)?;

@@ -2,7 +2,8 @@
 //!
 //! A step is recorded before it is taken, and no record is made without a lease that has at least half of its time
 //! left. Who claims a change finds the next record refused, so a writer that has slept through its lease learns of it
-//! before its swap. What is open in this process is known by name: `recover` leaves it alone.
+//! before its swap. One that sleeps through it between that record and the swap is met by what recovery does: see
+//! `recover.rs`. What is open in this process is known by name: `recover` leaves it alone.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -33,6 +34,8 @@ struct State {
     /// How often the lease had ended before it was extended: others may have claimed what was recorded before.
     lapses: u64,
     open: HashSet<ChangeId>,
+    /// The changes that this writer has begun itself and not struck out yet.
+    begun: HashSet<ChangeId>,
 }
 
 impl Journal {
@@ -78,9 +81,27 @@ impl Journal {
         self.lock().lapses
     }
 
+    /// Whether the lease may have ended since it had lapsed so often. If not, nobody has claimed anything since then.
+    fn may_have_lapsed_since(&self, lapses: u64) -> bool {
+        let now = self.clock.now();
+        let state = self.lock();
+        state.lapses != lapses || state.until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether the log has a change of this name for this writer.
+    async fn has(&self, core: &Core, id: ChangeId) -> Result<bool, Fault> {
+        let own = core.insist(|| self.log.changes(self.writer)).await?;
+        Ok(own.iter().any(|own| own.id == id))
+    }
+
     /// Whether a change of this writer is under way in this process.
     pub(crate) fn is_open(&self, id: ChangeId) -> bool {
         self.lock().open.contains(&id)
+    }
+
+    /// Whether this writer has begun a change itself, and not claimed it from another.
+    fn has_begun(&self, id: ChangeId) -> bool {
+        self.lock().begun.contains(&id)
     }
 }
 
@@ -105,6 +126,8 @@ pub(crate) struct Entry {
     pub(crate) change: Change,
     /// How often the lease had lapsed when the change was last known to be this writer's; `None` before it is recorded.
     lapses: Option<u64>,
+    /// Whether the log may have the swap on record. Whoever claims it then may make the swap.
+    may_swap: bool,
     is_armed: bool,
 }
 
@@ -120,6 +143,7 @@ impl Entry {
         let id = ChangeId::from_bytes(unique(core.now()));
         let mut change = Change::new(id, object.clone(), step);
         (change.created, change.replaced) = (created, replaced);
+        core.journal.lock().begun.insert(id);
         let mut entry = Self::adopt(core, change.clone());
         entry.lapses = None;
         entry.record(&change).await?;
@@ -131,8 +155,9 @@ impl Entry {
         core.journal.lock().open.insert(change.id);
         Self {
             core: Arc::clone(core),
-            change,
             lapses: Some(core.journal.lapses()),
+            may_swap: change.step == Step::Swap,
+            change,
             is_armed: true,
         }
     }
@@ -142,17 +167,20 @@ impl Entry {
         let journal = &core.journal;
         core.insist(|| journal.hold()).await?;
         let lapses = journal.lapses();
-        if self.lapses.is_some_and(|known| known != lapses) {
-            // Whoever claimed the change may have brought it to its end already. Then the log has none of this name,
-            // and would take it for a new one.
-            let own = core.insist(|| journal.log.changes(journal.writer)).await?;
-            if !own.iter().any(|own| own.id == self.change.id) {
-                let why = "the lease had ended, and the change was claimed";
-                return Err(Fault::not_applied(ErrorKind::Conflict, why));
-            }
+        // Whoever claimed the change may have brought it to its end already. Then the log has none of this name, and
+        // would take it for a new one.
+        if self.lapses.is_some_and(|known| known != lapses)
+            && !journal.has(&core, self.change.id).await?
+        {
+            return Err(claimed());
         }
+        self.may_swap |= change.step == Step::Swap;
         core.insist(|| journal.log.record(journal.writer, change))
             .await?;
+        // The same may have happened on the way to the log.
+        if self.lapses.is_some() && journal.may_have_lapsed_since(lapses) {
+            return Err(claimed());
+        }
         self.lapses = Some(lapses);
         Ok(())
     }
@@ -177,11 +205,31 @@ impl Entry {
         self.record(&change).await
     }
 
+    /// Whether nobody can have claimed the change so far. It costs nothing unless the lease has ended since the last
+    /// record; where the log cannot be asked, it is taken for claimed.
+    pub(crate) async fn is_unclaimed(&self) -> bool {
+        let core = &self.core;
+        let is_held = |known: u64| !core.journal.may_have_lapsed_since(known);
+        self.lapses.is_some_and(is_held)
+            || matches!(core.journal.has(core, self.change.id).await, Ok(true))
+    }
+
+    /// Whether this writer has begun the change itself.
+    pub(crate) fn is_own(&self) -> bool {
+        self.core.journal.has_begun(self.change.id)
+    }
+
+    /// Whether the log may have the swap on record.
+    pub(crate) fn may_swap(&self) -> bool {
+        self.may_swap
+    }
+
     /// Strikes the change out; if that fails, recovery finds nothing left to do.
     pub(crate) async fn close(mut self) {
         let Core { journal, .. } = &*self.core;
         let complete = || journal.log.complete(journal.writer, self.change.id);
         drop(self.core.insist(complete).await);
+        journal.lock().begun.remove(&self.change.id);
         self.is_armed = false;
     }
 
@@ -198,6 +246,7 @@ impl Drop for Entry {
                 core: Arc::clone(&self.core),
                 change: self.change.clone(),
                 lapses: self.lapses,
+                may_swap: self.may_swap,
                 is_armed: false,
             };
             self.core.background.spawn(async move {
@@ -207,4 +256,9 @@ impl Drop for Entry {
         }
         self.core.journal.lock().open.remove(&self.change.id);
     }
+}
+
+fn claimed() -> Fault {
+    let why = "the lease had ended, and the change may have been claimed";
+    Fault::not_applied(ErrorKind::Conflict, why)
 }

@@ -12,15 +12,21 @@
 //!    stream goes the upload, and what there is of it is removed.
 //! 2. Look at the row, record the swap, and swap; from here on whether or not there is a caller.
 //! 3. Remove the payload that was replaced, or one's own if somebody else was later.
+//!
+//! A swap of one redirect for another is made by recovery where its writer was stopped for too long. One that found no
+//! redirect is undone by it, so a writer that goes on after that has swapped in a redirect to a payload that is gone or
+//! about to go. It has noticed by its clock, before it answers, and takes the redirect out again.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_traits::{
-    BackendError, ClientStream, Metadata, ObjectId, Step, TieredMetadata, TieredWrite, Tombstone,
+    BackendError, ClientStream, ErrorKind, Fault, Metadata, ObjectId, Step, TieredMetadata,
+    TieredWrite, Tombstone,
 };
 
-use crate::error::{before_commit, unlogged};
+use crate::delete::unlink;
+use crate::error::{before_commit, past_commit, unlogged};
 use crate::lease::Entry;
 use crate::native::Core;
 use crate::peek::{Peeked, peek};
@@ -136,7 +142,9 @@ async fn install(
     };
     let mut old = seen.as_ref().map(|seen| seen.target.clone());
     let recorded = entry.advance(Step::Swap, new.clone(), old.clone()).await;
-    recorded.map_err(unlogged)?;
+    if let Err(fault) = recorded {
+        return Err(entry.give_up(unlogged(fault)).await);
+    }
     let mut swapped = match &seen {
         Some(seen) => {
             let write = TieredWrite::Tombstone(redirect.clone());
@@ -152,27 +160,32 @@ async fn install(
         }
         let recorded = entry.advance(Step::Swap, new.clone(), None).await;
         if let Err(fault) = recorded {
+            // Whoever has claimed the change may have made the swap before the row was emptied.
             entry.discard(new, None).await;
-            return Err(unlogged(fault));
+            let why = "another writer may have made the swap";
+            return Err(past_commit(fault.into(), why));
         }
         swapped = core.leased(core.occupy(&mut entry, &redirect)).await;
     }
     match swapped {
-        Swapped::Won => {
-            match old {
-                Some(_) => entry.discard(None, old).await,
-                None => entry.close().await,
-            }
+        Swapped::Won if old.is_some() => {
+            entry.discard(None, old).await;
             Ok(())
+        }
+        Swapped::Won if entry.is_unclaimed().await => {
+            entry.close().await;
+            Ok(())
+        }
+        Swapped::Won => {
+            let id = entry.change.object.clone();
+            entry.leave();
+            Err(take_out(core, id, redirect).await)
         }
         Swapped::Lost => {
             entry.discard(new, old).await;
             Ok(())
         }
-        Swapped::Refused(e) => {
-            entry.discard(new, None).await;
-            Err(e)
-        }
+        Swapped::Refused(e) => Err(entry.give_up(e).await),
         Swapped::Over(e) => {
             entry.discard(new, old).await;
             Err(e)
@@ -182,5 +195,19 @@ async fn install(
             Err(e)
         }
         Swapped::Vanished => unreachable!("a swap that expects nothing cannot miss it"),
+    }
+}
+
+/// Removes a redirect whose payload recovery has removed or is about to remove.
+///
+/// Readers have found the object until then, or `Unavailable`; after it they find nothing.
+async fn take_out(core: Arc<Core>, id: ObjectId, redirect: Tombstone) -> BackendError {
+    let stopped = Fault::unknown(
+        ErrorKind::Conflict,
+        "the writer was stopped for longer than its lease, and its change was claimed",
+    );
+    match unlink(core, id, redirect).await {
+        Ok(()) => stopped.into(),
+        Err(e) => past_commit(e, "a redirect without its payload could not be removed"),
     }
 }

@@ -5,21 +5,35 @@
 //!
 //! * *Upload*: no row refers to the payload. Remove it.
 //! * *Swap*: if the row refers to the new payload, the old one is to be removed. If the row has left what the swap
-//!   expected, the swap does not land any more, and neither payload is referred to. Otherwise the row is settled
-//!   first; where that is not possible, the change stays in the log.
+//!   expected, the swap does not land any more, and neither payload is referred to. Otherwise see below.
 //! * *Remove*: remove.
 //!
 //! Whatever the log says, no payload is removed that the row refers to: a record that came late would be enough for it.
 //!
-//! Nothing is ever written for a caller here: a write that was not acknowledged either has landed or is undone.
+//! A writer whose lease has ended may only have been stopped, right before its swap, and go on. No fence helps against
+//! that: the swap has not begun. So:
+//!
+//! * A swap of one redirect for another is made here, on behalf of its writer. The row has not changed since the writer
+//!   looked at it, so nobody else's write is in the way, and no error was answered that says it was not made
+//!   ([`Entry::give_up`]). When the writer goes on, it finds its redirect there, or finds that the row has left what it
+//!   expected.
+//! * A swap that expects no redirect can not be made here, since the row may have been written since, and is undone:
+//!   the row is settled, and the payload is removed. The writer, when it goes on, finds that its lease had ended and
+//!   takes its redirect out again (see `put.rs`). Where the row cannot be settled, the change stays in the log.
+//! * A swap of a redirect for an object or for nothing refers to no payload, and may come at any time.
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
-use larder_traits::{Change, Fault, ObjectId, Step, TieredMetadata};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use larder_traits::{
+    BackendError, Change, Fault, ObjectId, Step, TieredMetadata, TieredWrite, Tombstone,
+};
 
+use crate::delete::unlink;
 use crate::lease::Entry;
 use crate::native::Core;
+use crate::swap::Swapped;
 
 /// What a recovery did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +93,7 @@ impl Entry {
     /// Brings a change to its end as its step and the row demand. Whether it came to one; if not, it stays in the log.
     pub(crate) async fn resolve(mut self) -> bool {
         match self.change.step {
-            Step::Upload | Step::Remove => match self.is_referenced().await {
+            Step::Upload => match self.is_referenced().await {
                 None => {
                     self.leave();
                     false
@@ -88,15 +102,18 @@ impl Entry {
                     self.close().await;
                     true
                 }
-                Some(false) if self.change.step == Step::Upload => self.discard_upload().await,
-                Some(false) => self.remove().await,
+                Some(false) => self.discard_upload().await,
             },
+            Step::Remove => self.remove_unreferenced().await,
             Step::Swap => match self.unreferenced().await {
                 None => {
                     self.leave();
                     false
                 }
                 Some([None, None]) => {
+                    if self.may_have_been_undone().await {
+                        return self.undo().await;
+                    }
                     self.close().await;
                     true
                 }
@@ -105,19 +122,42 @@ impl Entry {
                         self.leave();
                         return false;
                     }
-                    self.remove().await
+                    self.remove_unreferenced().await
                 }
             },
         }
     }
 
     /// As [`resolve`](Self::resolve), for a change that this writer has just left.
-    pub(crate) async fn resolve_later(self) {
-        self.resolve().await;
+    pub(crate) fn resolve_later(self) -> BoxFuture<'static, ()> {
+        // In a box, since it may end in another change, which may end in this.
+        self.resolve().map(drop).boxed()
+    }
+
+    /// Whether this writer's own swap, which expected no redirect, has landed after another had claimed and undone it.
+    async fn may_have_been_undone(&self) -> bool {
+        let is_blind = self.change.created.is_some() && self.change.replaced.is_none();
+        is_blind && self.is_own() && !self.is_unclaimed().await
+    }
+
+    /// Takes the redirect out again. Whether that is done.
+    async fn undo(self) -> bool {
+        let core = Arc::clone(&self.core);
+        let Change {
+            object, created, ..
+        } = self.change.clone();
+        self.leave();
+        match core.look(&object).await {
+            Ok(TieredMetadata::Tombstone(there)) if Some(&there.target) == created.as_ref() => {
+                unlink(core, object, there).await.is_ok()
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        }
     }
 
     /// Whether the row refers to what the change is to remove; `None` where it cannot be asked.
-    async fn is_referenced(&self) -> Option<bool> {
+    pub(crate) async fn is_referenced(&self) -> Option<bool> {
         let Change {
             object,
             created,
@@ -130,14 +170,21 @@ impl Entry {
 
     /// Which of the two payloads of a swap nothing refers to, now or later: the new one and the old one. `None` where
     /// that cannot be told.
-    async fn unreferenced(&self) -> Option<[Option<ObjectId>; 2]> {
+    async fn unreferenced(&mut self) -> Option<[Option<ObjectId>; 2]> {
+        let row = self.core.look(&self.change.object).await.ok()?;
+        if let TieredMetadata::Tombstone(seen) = &row
+            && !self.is_own()
+            && refers(&row, &self.change.replaced)
+            && let Some(redirect) = self.redirect().await.ok()?
+        {
+            return self.swap_for_its_writer(seen, redirect).await;
+        }
         let Change {
             object,
             created,
             replaced,
             ..
         } = &self.change;
-        let row = self.core.look(object).await.ok()?;
         if refers(&row, created) {
             return Some([None, replaced.clone()]);
         }
@@ -155,6 +202,40 @@ impl Entry {
         }
         let gone = replaced.clone().filter(|_| !refers(&row, replaced));
         Some([created.clone(), gone])
+    }
+
+    /// The redirect that the change is to swap in, made of what its payload tells; `None` where there is none or has no
+    /// payload any more.
+    async fn redirect(&self) -> Result<Option<Tombstone>, BackendError> {
+        let Core { long, .. } = &*self.core;
+        let Some(created) = &self.change.created else {
+            return Ok(None);
+        };
+        let found = self.core.insist(|| long.get_metadata(created)).await?;
+        Ok(found.map(|metadata| {
+            let mut redirect = Tombstone::new(created.clone(), metadata.expiration_policy);
+            redirect.time_expires = metadata.time_expires;
+            redirect
+        }))
+    }
+
+    /// Makes the swap of a writer that may be gone; as [`unreferenced`](Self::unreferenced).
+    async fn swap_for_its_writer(
+        &mut self,
+        seen: &Tombstone,
+        redirect: Tombstone,
+    ) -> Option<[Option<ObjectId>; 2]> {
+        let core = Arc::clone(&self.core);
+        let Change {
+            created, replaced, ..
+        } = self.change.clone();
+        let write = TieredWrite::Tombstone(redirect);
+        match core.displace(self, seen, &write).await {
+            Swapped::Won => Some([None, replaced]),
+            // The row has left what was expected, by the hand of its writer or of somebody else.
+            Swapped::Lost | Swapped::Vanished | Swapped::Over(_) => Some([created, replaced]),
+            Swapped::Refused(_) | Swapped::Open(_) => None,
+        }
     }
 }
 

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use larder_traits::{Classify, ErrorKind, LateLanding, ObjectId, Step};
+use larder_traits::{BackendError, Classify, ErrorKind, LateLanding, ObjectId, Step};
 
+use crate::error::past_commit;
 use crate::lease::Entry;
 use crate::native::Core;
 
@@ -16,7 +17,7 @@ impl Entry {
         let core = Arc::clone(&self.core);
         if core.background.len() < core.config.cleanups_max {
             let removal = async move {
-                if self.record_removal(created, replaced).await {
+                if self.record_removal(created, replaced, true).await {
                     self.remove().await;
                 } else {
                     self.leave();
@@ -26,15 +27,41 @@ impl Entry {
             return;
         }
         // There is enough under way. Once it is on record, recovery will see to it.
-        self.record_removal(created, replaced).await;
+        self.record_removal(created, replaced, true).await;
         self.leave();
+    }
+
+    /// Ends a put that was not made and says so with this error. Only where somebody may claim the change who finds the
+    /// swap on record, and then makes it (see `recover.rs`), nobody knows; it becomes an error that says that.
+    pub(crate) async fn give_up(mut self, error: BackendError) -> BackendError {
+        if !self.may_swap() {
+            // Dropped at its upload, it takes the payload with it.
+            return error;
+        }
+        let created = self.change.created.clone();
+        let is_recorded = self.advance(Step::Remove, created, None).await.is_ok();
+        // From here on nobody makes it any more, so one look tells whether somebody has.
+        if !is_recorded || !matches!(self.is_referenced().await, Some(false)) {
+            self.leave();
+            return past_commit(error, "another writer may have made the swap");
+        }
+        let core = Arc::clone(&self.core);
+        if core.background.len() < core.config.cleanups_max {
+            core.background.spawn(async move {
+                self.remove().await;
+            });
+        } else {
+            self.leave();
+        }
+        error
     }
 
     /// Removes the payload of an upload that nobody finished, and of which nobody may know whether it has landed.
     /// Whether that is done; if not, it stays in the log.
     pub(crate) async fn discard_upload(mut self) -> bool {
         let created = self.change.created.clone();
-        if !self.record_removal(created, None).await {
+        let is_certain = !self.may_swap();
+        if !self.record_removal(created, None, is_certain).await {
             self.leave();
             return false;
         }
@@ -44,18 +71,20 @@ impl Entry {
         self.remove_now().await
     }
 
-    /// Whether the removal may go on.
+    /// Whether the removal may go on. With `is_certain` no row refers to these payloads or will, whoever claims the
+    /// change.
     async fn record_removal(
         &mut self,
         created: Option<ObjectId>,
         replaced: Option<ObjectId>,
+        is_certain: bool,
     ) -> bool {
         let recorded = self.advance(Step::Remove, created.clone(), replaced.clone());
         match recorded.await {
             Ok(()) => true,
             // Somebody else claimed the change and does the same; it does no harm to do it twice, and an upload that
             // landed behind the other one's back is met only here.
-            Err(fault) if fault.kind() == ErrorKind::Conflict => {
+            Err(fault) if is_certain && fault.kind() == ErrorKind::Conflict => {
                 self.change.step = Step::Remove;
                 (self.change.created, self.change.replaced) = (created, replaced);
                 true
@@ -71,6 +100,27 @@ impl Entry {
         core.leased(async {
             core.sleep(core.config.grace).await;
             self.remove_now().await
+        })
+        .await
+    }
+
+    /// As [`remove`](Self::remove), for a change that was recovered: its writer may only have been stopped. Looks at the
+    /// row right before, and leaves alone what it refers to.
+    pub(crate) async fn remove_unreferenced(self) -> bool {
+        let core = Arc::clone(&self.core);
+        core.leased(async {
+            core.sleep(core.config.grace).await;
+            match self.is_referenced().await {
+                None => {
+                    self.leave();
+                    false
+                }
+                Some(true) => {
+                    self.close().await;
+                    true
+                }
+                Some(false) => self.remove_now().await,
+            }
         })
         .await
     }

@@ -41,8 +41,9 @@ use crate::{delete, get, put};
 /// # Errors
 ///
 /// As [`Backend`] says. An error of a write is `Unknown` only where the swap was not answered and the row does not
-/// tell; the payload is then removed, or stays on record until that is safe (TS-6). A payload that is missing, though its
-/// redirect is there, is `Unavailable` after a bounded number of looks (TS-2).
+/// tell; the payload is then removed, or stays on record until that is safe (TS-6). So is that of a writer which was
+/// stopped for longer than its lease: its change was claimed, and its swap made or undone by another. A payload that is
+/// missing, though its redirect is there, is `Unavailable` after a bounded number of looks (TS-2).
 #[derive(Clone, Debug)]
 pub struct TieredStorage(Arc<Core>);
 

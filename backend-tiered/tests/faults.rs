@@ -4,7 +4,7 @@ mod common;
 
 use common::calm;
 use common::checks::{self, Checked};
-use common::shipped;
+use common::{shipped, stopped};
 
 fn held<T>(checked: Checked<T>) -> T {
     checked.unwrap_or_else(|why| panic!("{why}"))
@@ -22,6 +22,13 @@ fn every_write_lands_late() {
     let met = held(checks::late_writes(&shipped));
     println!("{met} late writes");
     assert!(met > 200, "far fewer late writes than writes");
+}
+
+#[test]
+fn every_write_is_never_answered() {
+    let met = held(stopped::hangs(&shipped));
+    println!("{met} writes that were never answered");
+    assert!(met > 200, "far fewer hangs than writes");
 }
 
 #[test]

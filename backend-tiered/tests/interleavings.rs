@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::checks::{self, Checked};
-use common::{Does, LEASE, World, perform, shipped};
+use common::{Does, LEASE, World, perform, shipped, stopped};
 use larder_traits::Metadata;
 
 fn held<T>(checked: Checked<T>) -> T {
@@ -69,6 +69,24 @@ fn a_live_writer_beside_a_recovery() {
 #[test]
 fn a_writer_notices_that_its_lease_has_ended() {
     held(checks::lapsed_writer(&shipped));
+}
+
+/// Failure: an acknowledged large put had no payload. Cause: its writer was stopped for longer than its lease between its
+/// last look at the lease and its swap, and recovery removed the payload meanwhile. Fix: recovery makes a swap of one
+/// redirect for another itself, and a writer whose lease has ended by the answer to any other takes its redirect out
+/// again before it answers.
+#[test]
+fn a_writer_stopped_at_every_step_while_others_recover() {
+    let (stops, taken_out) = held(stopped::stopped_writer(&shipped));
+    println!("{stops} stops, after {taken_out} of which a redirect was taken out again");
+    assert!(stops > 1_000 && taken_out > 0, "far fewer stops than steps");
+}
+
+#[test]
+fn a_writer_stopped_over_a_redirect_and_killed_when_it_goes_on() {
+    let kills = held(stopped::stopped_and_killed(&shipped));
+    println!("{kills} kills after a stop");
+    assert!(kills > 300, "far fewer kills than steps");
 }
 
 /// Failure: a large put was refused as claimed by another, where the writer had been idle for longer than its lease.

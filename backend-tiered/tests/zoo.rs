@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use common::Make;
 use common::calm;
 use common::checks::{self, Checked};
+use common::stopped;
 use copy::{Flaw, copied};
 
 /// A check by name, with little enough work to run it on all.
@@ -110,6 +111,26 @@ fn the_copy_without_a_flaw_passes_every_check() {
             panic!("{name}: {why}");
         }
     }
+}
+
+/// TS-7: the copy takes a writer that was stopped for one that is gone, and so shows that the checks of that can fail.
+#[test]
+fn a_copy_that_knows_of_no_stopped_writers_is_found() {
+    let make = copied(Flaw::Nothing);
+    let stopped = stopped::stopped_writer(&make);
+    let why = stopped.expect_err("a payload is removed before its redirect comes");
+    assert!(why.contains("which is not there"), "{why}");
+    let killed = stopped::stopped_and_killed(&make);
+    let why = killed.expect_err("a payload is removed before its redirect comes");
+    assert!(why.contains("which is not there"), "{why}");
+}
+
+/// TS-8: the copy keeps its clauses also where a write is never answered; one without a log does not.
+#[test]
+fn what_hangs_is_found_to_be_left_behind_without_a_log() {
+    stopped::hangs(&copied(Flaw::Nothing)).unwrap_or_else(|why| panic!("{why}"));
+    let why = stopped::hangs(&copied(Flaw::KeepsNoLog)).expect_err("an orphan");
+    assert!(why.contains("an orphan"), "{why}");
 }
 
 /// By a wrong answer or a wrong state, and neither by a panic nor by a hang.

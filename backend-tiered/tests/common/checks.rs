@@ -281,7 +281,7 @@ pub fn drops(make: Make<'_>) -> Checked {
 }
 
 /// The ways in which the high-volume tier can let one know what becomes of a late write.
-fn worlds() -> [fn() -> World; 4] {
+pub(super) fn worlds() -> [fn() -> World; 4] {
     [
         World::new,
         || World::fenceless(LateLanding::Fenced),
@@ -290,7 +290,7 @@ fn worlds() -> [fn() -> World; 4] {
     ]
 }
 
-fn may_keep(world: &World) -> bool {
+pub(super) fn may_keep(world: &World) -> bool {
     world.fenceless == Some(LateLanding::MayLandLate(None))
 }
 

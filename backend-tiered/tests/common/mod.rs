@@ -18,6 +18,7 @@
 
 pub mod calm;
 pub mod checks;
+pub mod stopped;
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -549,6 +550,26 @@ impl Calls {
     pub fn last_look(&self, run: &Run, store: &Made) {
         let look = self.call(99, store, Does::Get, &Metadata::new());
         run.finish(look);
+    }
+
+    /// Whether a client's call was answered.
+    pub fn is_answered(&self, client: u32) -> bool {
+        let all = self.0.lock().unwrap();
+        let of = |made: &&Logged| made.call.client == client;
+        // An answer that says that nothing was done takes the call out of the history.
+        all.iter()
+            .find(of)
+            .is_none_or(|made| made.call.ret.is_some())
+    }
+
+    /// A client's call may count as itself and a delete after it.
+    pub fn may_be_taken_out(&self, client: u32) {
+        let mut all = self.0.lock().unwrap();
+        let of = |made: &&Logged| made.call.client == client;
+        let begun = all.iter().find(of).map(|made| made.call.call);
+        let begun = begun.expect("it is in the history");
+        let call = Call::unknown(client, begun, None, Does::Delete.op(""));
+        all.push(Logged { call, error: None });
     }
 
     /// The errors that clients have seen.

@@ -1,0 +1,239 @@
+//! Writers that are stopped at any of their steps while time goes on for others, and calls that are never answered.
+
+use std::sync::Arc;
+
+use larder_conformance::Faults;
+use larder_conformance::lin::ModelName;
+use larder_conformance::schedule::Run;
+use larder_traits::Metadata;
+
+use super::checks::{Checked, join, may_keep, plain, worlds};
+use super::{Calls, Does, LEASE, Made, Make, Start, World};
+
+/// What others do while a writer is stopped.
+const MEANWHILE: [&[Does]; 5] = [
+    &[],
+    &[Does::PutSmall],
+    &[Does::Delete],
+    &[Does::PutLarge],
+    &[Does::PutLarge, Does::PutSmall],
+];
+
+fn recover(run: &Run, store: &Made) -> Checked<()> {
+    let store = Arc::clone(store);
+    let recovered = run.finish(async move {
+        let recovered = store.recover().await;
+        store.join().await;
+        recovered
+    });
+    recovered.map_err(|e| format!("recover: {e}"))
+}
+
+/// A writer, and the process that goes on while it is stopped.
+struct Stop {
+    world: World,
+    start: Start,
+    calls: Calls,
+    run: Run,
+    store: Made,
+    others: Run,
+    other: Made,
+    /// Whether the writer's call had come to its end before it was stopped.
+    is_over: bool,
+    /// How many payloads there were when it was stopped.
+    payloads: usize,
+}
+
+impl Stop {
+    /// Stops a writer after so many steps, recovers all that it has left once its lease is over, and lets others write.
+    fn at(
+        world: World,
+        (start, does, then): (Start, Does, &[Does]),
+        steps: usize,
+        make: Make<'_>,
+    ) -> Checked<Self> {
+        let (run, others) = (plain(), plain());
+        let (calls, metadata) = (Calls::default(), Metadata::new());
+        let store = world.open(&run, make);
+        start.prepare(&run, &store, &metadata);
+        calls.make(&run, 0, &store, does, &metadata);
+        let is_over = run.go_steps(steps);
+        let payloads = world.long.held().rows;
+        world.clock.advance(LEASE * 2);
+        let other = world.open(&others, make);
+        recover(&others, &other)?;
+        calls.last_look(&others, &other);
+        for (client, does) in (1..).zip(then) {
+            others.finish(calls.call(client, &other, *does, &metadata));
+        }
+        join(&others, &other);
+        calls.last_look(&others, &other);
+        Ok(Self {
+            world,
+            start,
+            calls,
+            run,
+            store,
+            others,
+            other,
+            is_over,
+            payloads,
+        })
+    }
+
+    /// Lets the writer go on to its answer; somebody reads after each of its steps.
+    fn goes_on(&self) -> Checked<()> {
+        while !self.calls.is_answered(0) {
+            if self.run.go_steps(1) {
+                return Err("a writer that was stopped waits for what never comes".into());
+            }
+            self.calls.last_look(&self.others, &self.other);
+        }
+        join(&self.run, &self.store);
+        self.calls.last_look(&self.others, &self.other);
+        Ok(())
+    }
+
+    /// All processes end, and the next one recovers what they have left.
+    fn judge(&self, make: Make<'_>) -> Checked<()> {
+        self.run.crash();
+        self.others.crash();
+        let run = plain();
+        let store = self.world.recovered(&run, make)?;
+        self.calls.last_look(&run, &store);
+        self.calls.explained(self.start, ModelName::Register)?;
+        self.world.in_order(may_keep(&self.world))
+    }
+}
+
+/// TS-7: a writer is stopped at each of its steps for longer than its lease, others recover and write meanwhile, and it
+/// goes on. How often that was, and how often the writer took its own redirect out again.
+pub fn stopped_writer(make: Make<'_>) -> Checked<(usize, usize)> {
+    let (mut stops, mut taken_out) = (0, 0);
+    for open in worlds() {
+        for start in Start::ALL {
+            for does in Does::WRITES {
+                for then in MEANWHILE {
+                    for steps in 0.. {
+                        let told = |why: String, calls: &Calls| {
+                            format!(
+                                "{start:?}, {does:?} stopped after {steps} steps, meanwhile {then:?}\n{calls:?}{why}"
+                            )
+                        };
+                        let stop = Stop::at(open(), (start, does, then), steps, make)?;
+                        let gone_on = stop.goes_on();
+                        let errors = stop.calls.errors();
+                        let is_unsure = errors.iter().any(|e| e.starts_with("Conflict Unknown"));
+                        let is_blind = does == Does::PutLarge && start != Start::Redirect;
+                        // What recovery swapped in is gone again, and the writer cannot know.
+                        let is_emptied = then == [Does::Delete];
+                        if is_unsure && is_blind {
+                            stop.calls.may_be_taken_out(0);
+                            taken_out += 1;
+                        }
+                        gone_on
+                            .and_then(|()| stop.judge(make))
+                            .and_then(|()| match is_unsure && !is_blind && !is_emptied {
+                                true => Err("an error that leaves the outcome open".into()),
+                                false => Ok(()),
+                            })
+                            .map_err(|why| told(why, &stop.calls))?;
+                        stops += 1;
+                        if stop.is_over {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok((stops, taken_out))
+}
+
+/// TS-7: a writer that replaces one payload by another is stopped, goes on, and is killed at each step after that.
+pub fn stopped_and_killed(make: Make<'_>) -> Checked {
+    let mut kills = 0;
+    for then in MEANWHILE {
+        for steps in 0.. {
+            let mut was_over = false;
+            for more in 0.. {
+                let what = (Start::Redirect, Does::PutLarge, then);
+                let stop = Stop::at(World::new(), what, steps, make)?;
+                was_over = stop.is_over;
+                let has_ended = stop.run.go_steps(more);
+                let mut judged = stop.judge(make);
+                // An upload that lands behind the back of recovery is a matter for the audit.
+                if stop.payloads < 2 && !stop.is_over {
+                    judged = judged.or_else(|why| match why.starts_with("an orphan") {
+                        true => Ok(()),
+                        false => Err(why),
+                    });
+                }
+                judged.map_err(|why| {
+                    let calls = &stop.calls;
+                    format!("stopped after {steps} steps, meanwhile {then:?}, killed after {more} more\n{calls:?}{why}")
+                })?;
+                kills += 1;
+                if has_ended {
+                    break;
+                }
+            }
+            if was_over {
+                break;
+            }
+        }
+    }
+    Ok(kills)
+}
+
+/// More steps than any call takes that is answered; what hangs keeps its lease alive for ever.
+const STEPS_OF_A_HANG: usize = 120;
+
+/// TS-6 to TS-8: the first, second, … write to a tier or to the log takes effect and is never answered. Others recover
+/// and write beside the call that hangs, then all end, and the next process recovers.
+pub fn hangs(make: Make<'_>) -> Checked {
+    let mut met = 0;
+    for open in worlds() {
+        for start in Start::ALL {
+            for does in Does::WRITES {
+                for then in MEANWHILE {
+                    for nth in 1.. {
+                        let (world, run, others) = (open(), plain(), plain());
+                        let (calls, metadata) = (Calls::default(), Metadata::new());
+                        let store = world.open(&run, make);
+                        start.prepare(&run, &store, &metadata);
+                        world.switch.hang_after(nth);
+                        calls.make(&run, 0, &store, does, &metadata);
+                        run.go_steps(STEPS_OF_A_HANG);
+                        let is_met = world.switch.disarm();
+                        let other = world.open(&others, make);
+                        let mut judged = recover(&others, &other);
+                        calls.last_look(&others, &other);
+                        for (client, does) in (1..).zip(then) {
+                            others.finish(calls.call(client, &other, *does, &metadata));
+                        }
+                        calls.last_look(&others, &other);
+                        others.crash();
+                        run.crash();
+                        judged = judged.and_then(|()| {
+                            let run = plain();
+                            let store = world.recovered(&run, make)?;
+                            calls.last_look(&run, &store);
+                            calls.explained(start, ModelName::Register)?;
+                            world.in_order(may_keep(&world))
+                        });
+                        judged.map_err(|why| {
+                            let fenceless = world.fenceless;
+                            format!("fence {fenceless:?}, {start:?}, {does:?}, write {nth} never answered, then {then:?}\n{calls:?}{why}")
+                        })?;
+                        if !is_met {
+                            break;
+                        }
+                        met += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(met)
+}
