@@ -70,6 +70,19 @@ pub enum Level {
     Untestable(&'static str),
 }
 
+impl Level {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Must => "must",
+            Self::Declared => "declared",
+            Self::Report => "report",
+            Self::Untestable(_) => "untestable",
+        }
+    }
+}
+
 /// Whether a check applies to a backend that declares these capabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

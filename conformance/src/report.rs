@@ -9,10 +9,10 @@ use std::time::Duration;
 use larder_traits::Caps;
 use serde::Serialize;
 
-use crate::check::{Failure, Verdict};
+use crate::check::{Engine, Failure, Level, Verdict};
 use crate::contract::Contract;
 use crate::lin::Witness;
-use crate::run::{Options, Trial};
+use crate::run::{Ended, Options, Trial};
 
 /// How one check ended on one backend.
 #[derive(Clone, Debug)]
@@ -26,6 +26,13 @@ pub struct Record {
     pub clause: &'static str,
     /// What it looks at.
     pub title: &'static str,
+    /// What its clause asks of a backend.
+    pub level: Level,
+    /// The engines that it needs.
+    pub engines: &'static [Engine],
+    /// Whether it was ignored because it has nothing to look at: the backend does not declare what it is about, or no
+    /// check could see it. An ignored check that is not excused lacked a power of the fixture or of the machine.
+    pub excused: bool,
     /// How it ended.
     pub verdict: Verdict,
     /// How long it took.
@@ -37,22 +44,19 @@ pub struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(
-        trial: &Trial,
-        verdict: Verdict,
-        caps: Option<Caps>,
-        options: &Options,
-        took: Duration,
-    ) -> Self {
+    pub(crate) fn new(trial: &Trial, ended: Ended, options: &Options, took: Duration) -> Self {
         Self {
             contract: trial.info().contract,
             id: trial.info().id,
             clause: trial.info().clause,
             title: trial.info().title,
-            verdict,
+            level: trial.info().level,
+            engines: trial.info().engines,
+            excused: ended.is_excused,
+            verdict: ended.verdict,
             took,
             seed: options.seed,
-            caps,
+            caps: ended.caps,
         }
     }
 
@@ -63,6 +67,9 @@ impl Record {
             id: self.id,
             clause: self.clause,
             title: self.title,
+            level: self.level.name(),
+            engines: self.engines.iter().map(|engine| engine.name()).collect(),
+            excused: self.excused,
             verdict: self.verdict.name(),
             reason: self.verdict.reason(),
             seconds: self.took.as_secs_f64(),
@@ -96,6 +103,9 @@ struct CheckLine<'a> {
     id: &'a str,
     clause: &'a str,
     title: &'a str,
+    level: &'a str,
+    engines: Vec<&'a str>,
+    excused: bool,
     verdict: &'a str,
     reason: Option<String>,
     seconds: f64,

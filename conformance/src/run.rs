@@ -91,7 +91,34 @@ pub struct Trial {
     body: Body,
 }
 
-type Body = Arc<dyn Fn(Start) -> (Verdict, Option<Caps>) + Send + Sync>;
+type Body = Arc<dyn Fn(Start) -> Ended + Send + Sync>;
+
+/// How one run of a check's body ended.
+pub(crate) struct Ended {
+    pub(crate) verdict: Verdict,
+    /// What the backend declared, where it was opened at all.
+    pub(crate) caps: Option<Caps>,
+    /// Whether the check has nothing to look at here, by what is declared or by what its clause is about.
+    pub(crate) is_excused: bool,
+}
+
+impl Ended {
+    fn new(verdict: Verdict, caps: Option<Caps>) -> Self {
+        Self {
+            verdict,
+            caps,
+            is_excused: false,
+        }
+    }
+
+    fn excused(why: String, caps: Option<Caps>) -> Self {
+        Self {
+            verdict: Verdict::Ignored(why),
+            caps,
+            is_excused: true,
+        }
+    }
+}
 
 impl Trial {
     /// What is known of the check without running it.
@@ -134,10 +161,10 @@ impl Trial {
                 label: self.label.clone(),
                 orders: None,
             };
-            let (verdict, caps) = watched(&self.body, start);
-            let again = matches!(verdict, Verdict::Inconclusive(_)) && attempt < RETRIES;
+            let ended = watched(&self.body, start);
+            let again = matches!(ended.verdict, Verdict::Inconclusive(_)) && attempt < RETRIES;
             if !again {
-                return Record::new(self, verdict, caps, options, started.elapsed());
+                return Record::new(self, ended, options, started.elapsed());
             }
             attempt += 1;
         }
@@ -151,7 +178,7 @@ impl Trial {
             label: self.label.clone(),
             orders: Some(Arc::new(orders)),
         };
-        (self.body)(start).0
+        (self.body)(start).verdict
     }
 }
 
@@ -182,7 +209,7 @@ impl fmt::Debug for Trial {
 }
 
 /// Runs `body` on a thread that may be given up: a store that blocks for ever must not take the suite with it.
-fn watched(body: &Body, start: Start) -> (Verdict, Option<Caps>) {
+fn watched(body: &Body, start: Start) -> Ended {
     let (send, receive) = mpsc::channel();
     let body = Arc::clone(body);
     let bound = start.profile.watchdog();
@@ -190,15 +217,13 @@ fn watched(body: &Body, start: Start) -> (Verdict, Option<Caps>) {
         .name("larder-check".into())
         .spawn(move || {
             let ended = catch_unwind(AssertUnwindSafe(|| body(start)));
-            let ended = ended.unwrap_or_else(|panic| (panicked(panic.as_ref()), None));
+            let ended = ended.unwrap_or_else(|panic| Ended::new(panicked(panic.as_ref()), None));
             // Nobody listens any more only if the watchdog has spoken.
             drop(send.send(ended));
         });
     if let Err(e) = spawned {
-        return (
-            Verdict::Inconclusive(format!("no thread for the check: {e}")),
-            None,
-        );
+        let why = format!("no thread for the check: {e}");
+        return Ended::new(Verdict::Inconclusive(why), None);
     }
     let answer = watchdog::wait(&receive, bound).ok().flatten();
     answer.unwrap_or_else(|| {
@@ -210,7 +235,7 @@ fn watched(body: &Body, start: Start) -> (Verdict, Option<Caps>) {
             history: Vec::new(),
             timeline: None,
         }));
-        (verdict, None)
+        Ended::new(verdict, None)
     })
 }
 
@@ -308,14 +333,14 @@ fn body<W: World + ?Sized + 'static>(
     Arc::new(move |start| {
         let pending = check.engines.iter().find(|engine| !engine.is_built());
         if let Level::Untestable(why) = check.level {
-            return (Verdict::Ignored(format!("untestable: {why}")), None);
+            return Ended::excused(format!("untestable: {why}"), None);
         }
         let Some(run) = check.run else {
             let verdict = match pending {
                 Some(engine) => Verdict::Pending(*engine),
                 None => Verdict::Inconclusive("this check has no body".into()),
             };
-            return (verdict, None);
+            return Ended::new(verdict, None);
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -323,15 +348,18 @@ fn body<W: World + ?Sized + 'static>(
             .build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
-            Err(e) => return (Verdict::Inconclusive(format!("no runtime: {e}")), None),
+            Err(e) => {
+                let why = format!("no runtime: {e}");
+                return Ended::new(Verdict::Inconclusive(why), None);
+            }
         };
         let ended = runtime.block_on(async {
             let cx = match Cx::new(Arc::clone(&factory), info, start).await {
                 Ok(cx) => cx,
-                Err(stop) => return (verdict(Err(stop), &[]), None),
+                Err(stop) => return Ended::new(verdict(Err(stop), &[]), None),
             };
             if let Gate::Ignore(why) = (check.gate)(&cx.caps) {
-                return (Verdict::Ignored(why.into()), Some(cx.caps));
+                return Ended::excused(why.into(), Some(cx.caps));
             }
             let ended = AssertUnwindSafe(run(&cx)).catch_unwind().await;
             let verdict = match (ended, pending) {
@@ -340,7 +368,7 @@ fn body<W: World + ?Sized + 'static>(
                 (Ok(outcome), _) => verdict(outcome, &cx.log().lines()),
                 (Err(panic), _) => with_history(panicked(panic.as_ref()), &cx.log().lines()),
             };
-            (verdict, Some(cx.caps))
+            Ended::new(verdict, Some(cx.caps))
         });
         // A store may have left a blocking call behind; it must not hold the suite up.
         runtime.shutdown_timeout(Duration::from_millis(100));
