@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod lint;
+mod matrix;
 mod mutants;
 mod services;
 mod test;
@@ -18,10 +19,13 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
         "services",
         "up|down ceph: a real S3 server for tests, installed where that can be done",
     ),
-    ("conformance", "[URL…] run the suite on stores, optimized"),
+    (
+        "conformance",
+        "[URL…] run the suite on stores, optimized; --all on every embedded backend, for docs/BACKENDS.md",
+    ),
     (
         "mutants",
-        "[--json] hold the suite against its zoo of broken stores",
+        "[--json] hold the suite against its zoo of broken stores; --source PACKAGE against changed sources",
     ),
     (
         "bench",
@@ -94,6 +98,11 @@ fn report_test(rest: &[String]) -> Result {
 }
 
 fn conformance(rest: &[String]) -> Result {
+    if let [first, rest @ ..] = rest
+        && first == "--all"
+    {
+        return matrix::run(rest);
+    }
     let mut arguments = vec![
         "run",
         "--release",

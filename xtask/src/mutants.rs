@@ -1,5 +1,7 @@
 //! `cargo xtask mutants`: the suite against its zoo. A broken store that passes is a hole in the suite.
 
+mod source;
+
 use std::fs;
 
 use serde::Deserialize;
@@ -27,7 +29,12 @@ pub(crate) fn run(rest: &[String]) -> Result {
     let json = match rest {
         [] => false,
         [flag] if flag == "--json" => true,
-        [other, ..] => return Err(format!("mutants takes --json, not `{other}`")),
+        [flag, package] if flag == "--source" => return source::run(package),
+        [other, ..] => {
+            return Err(format!(
+                "mutants takes --json or --source PACKAGE, not `{other}`"
+            ));
+        }
     };
     let path = root().join("target").join("larder").join("mutants.json");
     if let Some(folder) = path.parent() {
