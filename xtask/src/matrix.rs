@@ -105,7 +105,14 @@ type Lines = BTreeMap<String, Line>;
 type Found = BTreeMap<(&'static str, String), Lines>;
 
 pub(crate) fn run(rest: &[String]) -> Result {
-    crate::no_arguments("conformance --all", rest)?;
+    let runs = match rest {
+        [] => true,
+        // After a run whose matrix is to be drawn in another way.
+        [flag] if flag == "--written" => false,
+        [other, ..] => {
+            return Err(format!("conformance --all takes --written, not `{other}`"));
+        }
+    };
     let profile = variable("LARDER_PROFILE").unwrap_or_else(|| "standard".into());
     let mut found = Found::new();
     for has_power in [false, true] {
@@ -114,9 +121,13 @@ pub(crate) fn run(rest: &[String]) -> Result {
                 .iter()
                 .filter(|it| it.has_power == has_power && it.tests.contains(test))
                 .collect();
-            if !backends.is_empty() {
-                results(&backends, test, has_power, &profile, &mut found)?;
+            if backends.is_empty() {
+                continue;
             }
+            if runs {
+                run_test(&backends, test, has_power, &profile)?;
+            }
+            collect(&backends, test, &mut found)?;
         }
     }
     let path = root().join("docs").join("BACKENDS.md");
@@ -135,16 +146,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Runs a test binary of each of these backends and reads what they wrote down. One call of cargo for all of them
-/// compiles the suite once.
-fn results(
-    backends: &[&Backend],
-    test: &str,
-    has_power: bool,
-    profile: &str,
-    found: &mut Found,
-) -> Result {
-    let folder = |backend: &Backend| target().join("larder/conformance").join(backend.package);
+/// Runs a test binary of each of these backends. One call of cargo for all of them compiles the suite once.
+fn run_test(backends: &[&Backend], test: &str, has_power: bool, profile: &str) -> Result {
     let mut arguments = vec!["test", "--no-fail-fast", "--test", test];
     for backend in BACKENDS.iter().filter(|it| it.has_power == has_power) {
         arguments.extend(["--package", backend.package]);
@@ -163,6 +166,11 @@ fn results(
     if !success {
         say(&format!("{test}: not everything passed"));
     }
+    Ok(())
+}
+
+/// Reads what the backends wrote down.
+fn collect(backends: &[&Backend], test: &str, found: &mut Found) -> Result {
     for backend in backends {
         let read = read(&folder(backend))?;
         if read.is_empty() {
@@ -173,6 +181,10 @@ fn results(
         }
     }
     Ok(())
+}
+
+fn folder(backend: &Backend) -> PathBuf {
+    target().join("larder/conformance").join(backend.package)
 }
 
 fn target() -> PathBuf {
