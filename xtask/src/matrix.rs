@@ -78,6 +78,8 @@ struct Line {
     excused: bool,
     verdict: String,
     reason: Option<String>,
+    /// What the backend declared, as it prints itself; none where it was not opened.
+    caps: Option<String>,
 }
 
 impl Line {
@@ -256,6 +258,7 @@ mod tests {
             excused: false,
             verdict: verdict.to_owned(),
             reason: (verdict != "pass").then(|| "needs the power faults()".to_owned()),
+            caps: Some("Caps { durability: Power, clock: Injected }".to_owned()),
         }
     }
 

@@ -56,10 +56,17 @@ impl Level {
         })
     }
 
-    /// Whether the check is of the kind by which the level is offered or not: of its first engine, and of no other.
-    fn is_named_after(self, line: &Line) -> bool {
-        let first = self.engines().and_then(|engines| engines.first());
-        first.is_none_or(|first| line.engines == [*first])
+    /// Whether a backend that declares this has anything to do with it.
+    fn is_offered(self, lines: &Lines) -> bool {
+        let survives = |losses: &[&str]| {
+            let mut caps = lines.values().filter_map(|line| line.caps.as_deref());
+            caps.any(|caps| losses.iter().any(|loss| caps.contains(loss)))
+        };
+        match self {
+            Self::Core | Self::Linearizable | Self::CancelSafe => true,
+            Self::Durable => survives(&["durability: Process", "durability: Power"]),
+            Self::PowerSafe => survives(&["durability: Power"]),
+        }
     }
 }
 
@@ -79,11 +86,10 @@ pub(super) enum Grant {
 /// lacked a power takes it away. A check that is excused by what is declared does not.
 pub(super) fn grant(level: Level, lines: &Lines) -> Grant {
     let about = || lines.values().filter(|line| level.is_about(line));
-    let mut named = about().filter(|line| level.is_named_after(line)).peekable();
-    if named.peek().is_none() {
+    if about().next().is_none() {
         return Grant::NoChecks;
     }
-    if named.all(|line| line.excused) {
+    if !level.is_offered(lines) {
         return Grant::NotOffered;
     }
     let missed: BTreeSet<String> = about()
@@ -160,13 +166,15 @@ mod tests {
 
     #[test]
     fn what_is_not_declared_is_not_offered_whatever_else_needs_the_engine() {
-        let mut power = line("BS-3.1", "power", "ignored");
-        power.excused = true;
-        let mut damage = line("C-3.2", "fault", "ignored");
-        damage.engines.push("power".into());
-        let all = lines([power, damage]);
-        assert_eq!(grant(Level::PowerSafe, &all), Grant::NotOffered);
-        assert_eq!(grant(Level::Core, &all), missed("C-3"));
+        let mut damage = line("C-3.3", "power", "ignored");
+        let with = |line: &Line| lines([line.clone()]);
+        assert_eq!(grant(Level::PowerSafe, &with(&damage)), missed("C-3"));
+        damage.caps = Some("Caps { durability: Process }".into());
+        assert_eq!(grant(Level::PowerSafe, &with(&damage)), Grant::NotOffered);
+        assert_eq!(grant(Level::Core, &with(&damage)), missed("C-3"));
+        let mut killed = line("BS-11.3", "kill", "pass");
+        killed.caps = damage.caps;
+        assert_eq!(grant(Level::Durable, &lines([killed])), Grant::Granted);
     }
 
     #[test]

@@ -84,9 +84,13 @@ pub(super) fn render(found: &Found, titles: &Titles, profile: &str) -> String {
 
 /// A cut that no machine made is missing everywhere, and a reader has to know.
 fn power(found: &Found) -> &'static str {
-    let mut lines = found.values().flat_map(Lines::values);
-    let was_cut = lines.any(|line| line.engines == ["power"] && line.is_pass());
-    if was_cut {
+    let has_power = |name| BACKENDS.iter().any(|it| it.name == name && it.has_power);
+    let mut cuts = found
+        .iter()
+        .filter(|((name, _), _)| has_power(*name))
+        .flat_map(|(_, lines)| lines.values())
+        .filter(|line| line.engines == ["power"] && line.must_run());
+    if cuts.all(|line| line.verdict != "ignored") {
         "The power was cut where its loss is declared to be survived."
     } else {
         "The power was not cut: that takes Linux, root, `/dev/fuse` and loop devices."
