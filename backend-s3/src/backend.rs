@@ -22,6 +22,7 @@ use crate::config::PARTS_MAX;
 use crate::download::Part;
 use crate::envelope::{self, END_LEN_BYTES, Head, Parsed, State};
 use crate::error::Failure;
+use crate::history::History;
 use crate::key::Folder;
 use crate::mark::{Mark, Nonce};
 use crate::upload::{Condition, Upload, len_u64};
@@ -173,7 +174,12 @@ impl S3Backend {
         stamped.size = None;
         let nonce = self.wire.nonces.next();
         let state = State::Object(stamped);
-        let mut parts = Parts::new(&self.wire, &Head { nonce, state }, stream)?;
+        let head = Head {
+            nonce,
+            history: History::default(),
+            state,
+        };
+        let mut parts = Parts::new(&self.wire, &head, stream)?;
         let first = parts.next().await?.expect("there is a head at least");
         if parts.ended {
             return Ok(self.put_whole(&name, first, nonce).await?);

@@ -9,13 +9,14 @@ use larder_traits::stash::codec;
 use larder_traits::{Fault, Metadata, Tombstone};
 
 use crate::error::Failure;
+use crate::history::History;
 use crate::mark::Nonce;
 
 const MAGIC: [u8; 4] = *b"LDRO";
 const VERSION: u8 = 1;
 
-/// Magic, version, kind, two bytes of nothing, number, length of what is known, checksum of all that and of what is
-/// known; all integers little-endian.
+/// Magic, version, kind, length of the history, a byte of nothing, number, length of what is known, checksum of all that
+/// and of the history and what is known, which follow; all integers little-endian.
 pub(crate) const HEAD_LEN_BYTES: usize = 40;
 
 /// Length of the payload and its checksum.
@@ -44,6 +45,8 @@ pub(crate) enum State {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Head {
     pub(crate) nonce: Nonce,
+    /// Empty for an object, which nobody replaces under a condition.
+    pub(crate) history: History,
     pub(crate) state: State,
 }
 
@@ -75,14 +78,17 @@ impl Head {
             return Err(crate::error::invalid("more than 1 MiB of metadata"));
         }
         let len = u32::try_from(about.len()).expect("it is within the bound");
-        let mut bytes = BytesMut::with_capacity(HEAD_LEN_BYTES + about.len());
+        let mut rest = Vec::with_capacity(History::len_bytes(self.history.len()) + about.len());
+        self.history.encode(&mut rest);
+        rest.extend(about);
+        let mut bytes = BytesMut::with_capacity(HEAD_LEN_BYTES + rest.len());
         bytes.put_slice(&MAGIC);
-        bytes.put_slice(&[VERSION, kind, 0, 0]);
+        bytes.put_slice(&[VERSION, kind, self.history.len(), 0]);
         bytes.put_slice(self.nonce.as_bytes());
         bytes.put_u32_le(len);
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &about);
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &rest);
         bytes.put_u32_le(sum);
-        bytes.put_slice(&about);
+        bytes.put_slice(&rest);
         Ok(bytes)
     }
 
@@ -100,12 +106,15 @@ impl Head {
         if len > ABOUT_LEN_BYTES_MAX {
             return Err(damaged("the head of an object is too long"));
         }
-        let Some(about) = rest.get(..len) else {
-            return Ok(Parsed::Needs(HEAD_LEN_BYTES + len));
+        let history_len = History::len_bytes(head[6]);
+        let Some(rest) = rest.get(..history_len + len) else {
+            return Ok(Parsed::Needs(HEAD_LEN_BYTES + history_len + len));
         };
-        if u64::from(crc32c::crc32c_append(crc32c::crc32c(summed), about)) != number(sum) {
+        if u64::from(crc32c::crc32c_append(crc32c::crc32c(summed), rest)) != number(sum) {
             return Err(damaged("the checksum of a head is wrong"));
         }
+        let (history, about) = rest.split_at(history_len);
+        let at = HEAD_LEN_BYTES + rest.len();
         let unreadable = |_e| damaged("the metadata of an object cannot be read");
         let state = match head[5] {
             0 if about.is_empty() => State::Absent,
@@ -115,7 +124,12 @@ impl Head {
         };
         let nonce = summed[8..8 + Nonce::LEN_BYTES].try_into();
         let nonce = Nonce::from_bytes(nonce.expect("the length fits"));
-        Ok(Parsed::Whole(Self { nonce, state }, HEAD_LEN_BYTES + len))
+        let head = Self {
+            nonce,
+            history: History::decode(history),
+            state,
+        };
+        Ok(Parsed::Whole(head, at))
     }
 }
 
@@ -182,6 +196,7 @@ mod tests {
     fn head(state: State) -> Head {
         Head {
             nonce: Nonce::from_bytes([7; Nonce::LEN_BYTES]),
+            history: History::default(),
             state,
         }
     }
@@ -203,7 +218,8 @@ mod tests {
             State::Redirect(Tombstone::new(target, idle)),
         ];
         for state in states {
-            let head = head(state);
+            let mut head = head(state);
+            head.history = head.history.then(None).then(Some(head.nonce));
             let bytes = whole(&head, b"plum").unwrap();
             let (found, at) = parse_whole(&bytes);
             assert_eq!(found, head);
@@ -218,11 +234,15 @@ mod tests {
 
     #[test]
     fn the_format_is_pinned() {
-        let bytes = whole(&head(State::Absent), b"jam").unwrap();
-        let mut pinned = b"LDRO\x01\x00\x00\x00".to_vec();
+        let mut head = head(State::Absent);
+        head.history = History::decode(&[9; 16]);
+        let bytes = whole(&head, b"jam").unwrap();
+        let mut pinned = b"LDRO\x01\x00\x02\x00".to_vec();
         pinned.extend([7; 24]);
         pinned.extend([0; 4]);
-        pinned.extend(crc32c::crc32c(&pinned.clone()).to_le_bytes());
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&pinned), &[9; 16]);
+        pinned.extend(sum.to_le_bytes());
+        pinned.extend([9; 16]);
         pinned.extend(b"jam\x03\0\0\0\0\0\0\0");
         pinned.extend(crc32c::crc32c(b"jam").to_le_bytes());
         assert_eq!(bytes, pinned);

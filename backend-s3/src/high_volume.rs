@@ -19,6 +19,7 @@ use larder_traits::{
 
 use crate::envelope::{self, Head, Parsed, State};
 use crate::error::Failure;
+use crate::history::{Fate, History};
 use crate::key::Folder;
 use crate::mark::{Mark, Nonce};
 use crate::upload::{Condition, len_u64};
@@ -42,6 +43,7 @@ struct Row {
     /// Holds as long as the row is what it was.
     unchanged: Condition,
     nonce: Option<Nonce>,
+    history: History,
     state: State,
     /// Only where it was asked for.
     payload: Bytes,
@@ -116,6 +118,7 @@ impl S3HighVolume {
                 return Ok(Row {
                     unchanged: Condition::Absent,
                     nonce: None,
+                    history: History::default(),
                     state: State::Absent,
                     payload: Bytes::new(),
                 });
@@ -145,6 +148,7 @@ impl S3HighVolume {
             return Ok(Row {
                 unchanged: Condition::Is(etag),
                 nonce: Some(head.nonce),
+                history: head.history,
                 state,
                 payload,
             });
@@ -158,13 +162,18 @@ impl S3HighVolume {
     async fn swap(
         &self,
         name: &str,
-        unchanged: &Condition,
+        row: &Row,
         state: State,
         payload: &[u8],
         sent: &Sent,
     ) -> Result<Swapped, Fault> {
         let nonce = self.wire.nonces.next();
-        let whole = envelope::whole(&Head { nonce, state }, payload)?;
+        let head = Head {
+            nonce,
+            history: row.history.then(row.nonce),
+            state,
+        };
+        let whole = envelope::whole(&head, payload)?;
         let mark = Mark::of(&whole, nonce);
         let len = len_u64(&whole);
         let (mut tries, mut doubt) = (0, false);
@@ -172,15 +181,35 @@ impl S3HighVolume {
             // Commit point: past this line a failure may still have taken effect.
             sent.set(true);
             let client = self.wire.client();
-            let put = self.wire.put(client, name, whole.clone(), &mark, unchanged);
+            let put = self
+                .wire
+                .put(client, name, whole.clone(), &mark, &row.unchanged);
             let failure = match self.wire.attempt(len, put).await {
                 Ok(_) => return Ok(Swapped::Done),
                 Err(failure) => failure,
             };
-            if failure.is_unmet() || failure.is("NoSuchKey") {
-                return self.lost(name, nonce, doubt, sent).await;
-            }
+            let is_unmet = failure.is_unmet() || failure.is("NoSuchKey");
+            // Some servers lose a race with an error that says nothing. One that answers can be asked at once, while the
+            // row still remembers.
+            let is_odd = !failure.harmless && failure.status.is_some() && !doubt;
             doubt |= !failure.harmless;
+            if is_unmet || is_odd {
+                match self.fate(name, row, nonce).await {
+                    Ok(Fate::Applied) => return Ok(Swapped::Done),
+                    Ok(Fate::Forgotten) if is_unmet && doubt => {
+                        let message =
+                            "the answer to a write was lost, and the row has changed often since";
+                        return Err(Fault::unknown(ErrorKind::Conflict, message));
+                    }
+                    Ok(fate) if is_unmet || fate == Fate::Lost => {
+                        sent.set(false);
+                        return Ok(Swapped::Lost);
+                    }
+                    Err(failure) if is_unmet => return Err(failure.unknown()),
+                    // It may still be on its way.
+                    Ok(_) | Err(_) => {}
+                }
+            }
             sent.set(doubt);
             if !self.wire.is_worth_another(&failure, &mut tries).await {
                 return Err(if doubt {
@@ -192,27 +221,12 @@ impl S3HighVolume {
         }
     }
 
-    /// What a write came to whose condition did not hold: it may be its own earlier delivery that was faster.
-    async fn lost(
-        &self,
-        name: &str,
-        nonce: Nonce,
-        doubt: bool,
-        sent: &Sent,
-    ) -> Result<Swapped, Fault> {
-        match self.load(name, Want::Head).await {
-            Ok(row) if row.nonce == Some(nonce) => Ok(Swapped::Done),
-            // It was there and was replaced since, or never was.
-            Ok(_) if doubt => {
-                let message = "the answer to a write was lost, and the row has changed since";
-                Err(Fault::unknown(ErrorKind::Conflict, message))
-            }
-            Err(failure) => Err(failure.unknown()),
-            Ok(_) => {
-                sent.set(false);
-                Ok(Swapped::Lost)
-            }
-        }
+    /// What became of a write of `row`, as the row tells that is there now.
+    async fn fate(&self, name: &str, row: &Row, write: Nonce) -> Result<Fate, Failure> {
+        let now = self.load(name, Want::Head).await?;
+        Ok(now.nonce.map_or(Fate::Forgotten, |of_now| {
+            now.history.fate(of_now, row.nonce, write)
+        }))
     }
 
     /// The row as calls see it. What has expired counts as absent, and what somebody may be about to extend is made so
@@ -238,9 +252,7 @@ impl S3HighVolume {
                 return Ok(row);
             }
             // Removing what is dead is no effect that anybody could see, so the call as such was not applied.
-            let removed = self
-                .swap(name, &row.unchanged, State::Absent, &[], sent)
-                .await;
+            let removed = self.swap(name, &row, State::Absent, &[], sent).await;
             sent.set(false);
             removed.map_err(|e| {
                 let message = "whether a row has expired cannot be told";
@@ -276,10 +288,7 @@ impl S3HighVolume {
                 Decision::Answer(answer) => return Ok(answer),
                 Decision::Write(state, payload, answer) => (state, payload, answer),
             };
-            match self
-                .swap(name, &row.unchanged, state, &payload, sent)
-                .await?
-            {
+            match self.swap(name, &row, state, &payload, sent).await? {
                 Swapped::Done => return Ok(answer),
                 Swapped::Lost => self.pause(&mut rounds).await?,
             }
@@ -323,23 +332,20 @@ impl S3HighVolume {
             .load(name, Want::Payload)
             .await
             .map_err(|e| e.not_applied())?;
-        let State::Object(mut metadata) = row.state else {
+        let State::Object(metadata) = &row.state else {
             return Ok(None);
         };
         if row.nonce != nonce || metadata.is_expired(self.now()) {
             return Ok(None);
         }
+        let mut metadata = metadata.clone();
         metadata.time_expires = Some(later);
         let state = State::Object(metadata);
-        Ok(
-            match self
-                .swap(name, &row.unchanged, state, &row.payload, sent)
-                .await?
-            {
-                Swapped::Done => Some(later),
-                Swapped::Lost => None,
-            },
-        )
+        let swapped = self.swap(name, &row, state, &row.payload, sent).await?;
+        Ok(match swapped {
+            Swapped::Done => Some(later),
+            Swapped::Lost => None,
+        })
     }
 
     async fn put(

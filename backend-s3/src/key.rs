@@ -129,8 +129,12 @@ impl Names {
         (self.blob(&key).ok()? == name).then_some(key)
     }
 
-    /// What all names of blobs start with whose keys start with `prefix`, and maybe others do as well.
-    pub(crate) fn blob_prefix(&self, prefix: &str) -> String {
+    /// What all names of blobs start with whose keys start with `prefix`, and maybe others do as well; `None` where
+    /// `prefix` is longer than any key, so that there are no such names.
+    pub(crate) fn blob_prefix(&self, prefix: &str) -> Option<String> {
+        if prefix.len() > KEY_LEN_BYTES_MAX {
+            return None;
+        }
         let mut name = self.folder(Folder::Blobs);
         let (whole, last) = match prefix.rsplit_once('/') {
             Some((whole, last)) => (Some(whole), last),
@@ -144,7 +148,7 @@ impl Names {
         if !matches!(last, "" | "." | "..") {
             escape_segment(last, &mut name);
         }
-        name
+        (name.len() <= NAME_LEN_BYTES_MAX).then_some(name)
     }
 
     /// The name of an object or of a row.
@@ -331,11 +335,15 @@ mod tests {
         #[test]
         fn whatever_starts_with_a_prefix_has_a_name_that_does(prefix in keys(), rest in keys()) {
             let names = names();
+            let starts = |name: &str| {
+                let start = names.blob_prefix(&prefix);
+                start.is_some_and(|start| name.starts_with(&start) && start.len() <= NAME_LEN_BYTES_MAX)
+            };
             if let Ok(name) = names.blob(&format!("{prefix}{rest}")) {
-                prop_assert!(name.starts_with(&names.blob_prefix(&prefix)));
+                prop_assert!(starts(&name));
             }
             if let Ok(name) = names.blob(&prefix) {
-                prop_assert!(name.starts_with(&names.blob_prefix(&prefix)));
+                prop_assert!(starts(&name));
             }
         }
 
@@ -409,6 +417,20 @@ mod tests {
             let over = names.blob(&"a".repeat(max + 1)).unwrap_err();
             assert_eq!(over.kind(), ErrorKind::InvalidInput);
             assert!(names.blob("").is_err());
+        }
+    }
+
+    #[test]
+    fn what_no_key_can_start_with_is_not_asked_for() {
+        let names = Names::new(&"x".repeat(PREFIX_LEN_BYTES_MAX)).unwrap();
+        for (prefix, asked) in [
+            ("", true),
+            ("a".repeat(KEY_LEN_BYTES_MAX).as_str(), true),
+            ("a".repeat(KEY_LEN_BYTES_MAX + 1).as_str(), false),
+            // Short enough, and too long once it is escaped.
+            ("\u{10FFFF}".repeat(80).as_str(), false),
+        ] {
+            assert_eq!(names.blob_prefix(prefix).is_some(), asked, "{prefix}");
         }
     }
 

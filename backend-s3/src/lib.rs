@@ -31,6 +31,7 @@ mod download;
 mod envelope;
 mod error;
 mod high_volume;
+mod history;
 mod idle;
 mod key;
 mod listing;

@@ -27,6 +27,14 @@ impl Nonce {
         &self.0
     }
 
+    /// The number in short. Those of one place differ by their counts, those of two by 64 random bits.
+    pub(crate) fn short(&self) -> u64 {
+        let (words, _) = self.0.as_chunks::<8>();
+        words
+            .iter()
+            .fold(0, |all, word| all ^ u64::from_le_bytes(*word))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         if text.len() != 2 * Self::LEN_BYTES || !text.is_ascii() {
             return None;
@@ -165,6 +173,11 @@ mod tests {
         let all = [a.next(), a.next(), b.next(), b.next()];
         for (at, one) in all.iter().enumerate() {
             assert!(!all[at + 1..].contains(one));
+            assert!(
+                all[at + 1..]
+                    .iter()
+                    .all(|other| other.short() != one.short())
+            );
         }
         assert!(a.below(10) < 10);
     }

@@ -1,6 +1,6 @@
 //! The map behind the protocol.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +47,8 @@ pub(crate) struct Quirks {
     pub(crate) loses_keys: bool,
     /// `Range` is accepted and ignored.
     pub(crate) ignores_range: bool,
+    /// A PUT whose `If-Match` does not hold is an internal error the first time that it arrives.
+    pub(crate) loses_races_with_errors: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +76,8 @@ struct State {
     quirks: Quirks,
     /// The longest part and the longest body of a single PUT so far.
     longest: usize,
+    /// The checksums of bodies that were refused by an error that says nothing.
+    puzzled: HashSet<u32>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -236,6 +240,11 @@ impl Store {
         self.state().longest
     }
 
+    /// How many PUTs were refused by an error that says nothing.
+    pub(crate) fn puzzles(&self) -> usize {
+        self.state().puzzled.len()
+    }
+
     /// How many requests of this operation were served.
     pub(crate) fn count(&self, operation: &'static str) -> u64 {
         self.state().counts.get(operation).copied().unwrap_or(0)
@@ -282,12 +291,17 @@ impl S3 for Shared {
         let body = collect(input.body).await?;
         let mut state = self.0.state();
         state.longest = state.longest.max(body.len());
-        state.check(
+        let checked = state.check(
             &input.bucket,
             &input.key,
             input.if_match.as_ref(),
             input.if_none_match.as_ref(),
-        )?;
+        );
+        let puzzles = state.quirks.loses_races_with_errors && input.if_match.is_some();
+        if checked.is_err() && puzzles && state.puzzled.insert(crc32c::crc32c(&body)) {
+            return Err(s3_error!(InternalError));
+        }
+        checked?;
         let metadata = input.metadata.unwrap_or_default();
         let etag = state.put(
             &input.bucket,
