@@ -172,7 +172,7 @@ fn a_root_that_is_only_in_the_cache_is_written_again() {
         recovery::open(disk, &PLAN, || StoreId([3; 16]))
     };
     let cache = Arc::<Cache>::default();
-    let mut store = open(&cache).ok().expect("it opens");
+    let mut store = open(&cache).expect("it opens");
     let mut held = super::Blobs::new();
     let mut next = 0;
     let mut work = |store: &crate::store::Store, held: &mut super::Blobs| {
@@ -200,7 +200,7 @@ fn a_root_that_is_only_in_the_cache_is_written_again() {
         );
     }
     drop(store);
-    store = open(&cache).ok().expect("it opens again");
+    store = open(&cache).expect("it opens again");
     assert_eq!(all(&store), held);
     for _ in 0..4 {
         work(&store, &mut held).expect("it works");

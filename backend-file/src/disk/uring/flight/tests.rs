@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::slice;
 
-use super::super::SECTOR_LEN_BYTES;
 use super::*;
+use crate::disk::SECTOR_LEN_BYTES;
 
 /// Enough for a range of several pieces.
 const SECTORS: usize = 160;
@@ -245,8 +245,7 @@ fn show(bed: &mut Bed, salt: u8) {
         })
         .collect();
     let mut shown = [Vec::new(), Vec::new()];
-    let mut flight = Flight::new(&mut bed.lane, &bed.plain);
-    flight.is_shown = true;
+    let mut flight = Flight::to_be_shown(&mut bed.lane, &bed.plain);
     flight.start_all(&mut reads);
     flight.show(starts.into_iter(), &mut |index, part| {
         shown[index].extend_from_slice(part);
