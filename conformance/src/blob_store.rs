@@ -199,6 +199,46 @@ impl Handle {
         self.read_into(guid, &mut dst)
     }
 
+    /// Reads all of these in one call, each into a buffer full of 0xAA, by turns the store's own and plain heap.
+    pub(crate) fn read_all(
+        &self,
+        names: &[BlobGuid],
+    ) -> Result<Vec<Result<Content, BlobStoreError>>, Stop> {
+        let buf = |at: usize| match at % 2 {
+            0 => AlignedBlobBuf::zeroed(),
+            _ => self.store.alloc_blob_buf_uninit(),
+        };
+        let mut bufs: Vec<AlignedBlobBuf> = (0..names.len()).map(buf).collect();
+        for buf in &mut bufs {
+            buf.fill(0xAA);
+        }
+        let mut reads: Vec<_> = names.iter().copied().zip(&mut bufs).collect();
+        let answers = self.store.read_blobs(&mut reads);
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+        let shown = format!("{} answers, {failed} of them errors", answers.len());
+        self.line(&format!("read_blobs of {}", names.len()), &shown);
+        if answers.len() != names.len() {
+            let expected = format!("{} answers", names.len());
+            return Err(Stop::fail("read_blobs", shown, expected));
+        }
+        let seen = answers.into_iter().zip(&bufs);
+        Ok(seen
+            .map(|(answer, buf)| answer.map(|()| Content::of(buf)))
+            .collect())
+    }
+
+    pub(crate) fn try_read_range(
+        &self,
+        guid: BlobGuid,
+        offset: usize,
+        dst: &mut [u8],
+    ) -> Result<(), BlobStoreError> {
+        let call = format!("read_blob_range({guid}, {offset}, {} bytes)", dst.len());
+        let result = self.store.read_blob_range(guid, offset, dst);
+        self.line(&call, &answer(&result, |()| "Ok".into()));
+        result
+    }
+
     /// What blob `guid` holds; `Absent` where the store says `NotFound`.
     pub(crate) fn content(&self, guid: BlobGuid) -> Result<Content, Stop> {
         let what = || format!("read_blob({guid})");

@@ -8,4 +8,6 @@ pub(crate) mod lin;
 pub(crate) mod model;
 pub(crate) mod power;
 pub(crate) mod time;
+#[cfg(all(feature = "power", target_os = "linux"))]
+pub(crate) mod transfers;
 pub(crate) mod work;

@@ -7,12 +7,15 @@ mod crash;
 mod failing;
 mod frames;
 mod names;
+mod reads;
 mod tail;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_engines;
 mod threads;
+#[cfg(all(feature = "power", target_os = "linux"))]
+mod transfers;
 mod work;
 mod writes;
 

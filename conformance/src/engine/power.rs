@@ -11,6 +11,9 @@ mod device;
 #[cfg(all(feature = "power", target_os = "linux"))]
 mod mounts;
 
+#[cfg(all(feature = "power", target_os = "linux"))]
+pub(crate) use mounts::Reaper;
+
 use super::work::Hire;
 use crate::check::Outcome;
 use crate::cx::Cx;

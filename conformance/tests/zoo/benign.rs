@@ -299,6 +299,14 @@ fn frames() -> Vec<Benign> {
             });
         }),
         b("durable", blob_store::DURABLE, |_| {}),
+        b("reads-backwards", CAPS, |s| {
+            s.many = Some(Box::new(|place, reads| {
+                let reads = reads.iter_mut().rev();
+                let mut answers: Vec<_> = reads.map(|(guid, dst)| place.read(*guid, dst)).collect();
+                answers.reverse();
+                answers
+            }));
+        }),
         b("never-sure-of-a-write", CAPS, |s| {
             s.fails.stage = |trouble| Err(trouble.after().into());
             s.fails.write = |trouble| Err(trouble.after().into());

@@ -7,7 +7,7 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, Caps, Classify, ErrorKind, Outcome
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame, own_frame};
-use super::{failing, guid, work};
+use super::{failing, guid, reads, work};
 use crate::blob_store::{Batch, World};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
@@ -62,9 +62,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("panic, hang")
     .engines(&[Engine::Fault, Engine::Power])
     .run(|cx| Box::pin(c_3_2(cx))),
-    Check::new("C-4.1", "each bound, and one above it").level(Level::Untestable(
-        "every argument of this contract has one length only, by its type",
-    )),
+    Check::new(
+        "C-4.1",
+        "ranges up to the end of a frame, and beyond it by one byte or so much that a sum overflows",
+    )
+    .kills("off by one, overflow, absence asked first")
+    .run(|cx| Box::pin(reads::c_4_1(cx))),
     Check::new(
         "C-4.2",
         "fifty threads more than may be in flight all get their answers, and the store works on",

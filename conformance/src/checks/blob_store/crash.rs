@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use larder_traits::{Caps, Durability, ErrorKind, PAGE_SIZE};
+use larder_traits::{BlobGuid, Caps, Durability, ErrorKind, PAGE_SIZE};
 
-use super::content::{filled, frame};
+use super::content::{Content, filled, frame};
+#[cfg(all(feature = "power", target_os = "linux"))]
+use super::transfers::bs_15_1;
 use super::{durable, failing, guid, tail, work};
 use crate::blob_store::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop};
@@ -78,11 +80,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(bs_14_2(cx))),
     Check::new(
         "BS-15.1",
-        "short transfers, EINTR and EAGAIN at the n-th call lose nothing",
+        "short transfers, EINTR and EAGAIN at the n-th call, a flush, a cut: whole",
     )
     .kills("not resumed")
+    .gate(outlives_power)
     .engines(&[Engine::Fault, Engine::Power])
-    .run(|_| Box::pin(async { Err(Stop::Ignored(NO_SHORT_TRANSFERS.into())) })),
+    .run(|cx| Box::pin(bs_15_1(cx))),
     Check::new(
         "BS-15.2",
         "a full disk at the n-th call, then room: it goes on",
@@ -98,10 +101,6 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Fault])
     .run(|cx| Box::pin(failing::bs_15_3(cx))),
 ];
-
-/// `Faults` has no such kind: a switch behind a driver cannot do it, and a proxy before a server neither.
-const NO_SHORT_TRANSFERS: &str =
-    "needs a medium that transfers less than it was asked to: the store's own tests, on a SimDisk";
 
 /// The number of the blob that stays as it was; all others are damaged.
 const INTACT: u128 = 0;
@@ -157,6 +156,22 @@ async fn bs_13_1(cx: &Cx<dyn World>) -> Outcome {
             let what = format!("read_blob({}), damaged", guid(tag.into()));
             refused(&what, result, ErrorKind::Corrupt)?;
         }
+    }
+    let names: Vec<BlobGuid> = (0..=7).map(guid).collect();
+    for (name, answer) in names.iter().zip(b.read_all(&names)?) {
+        let what = format!("read_blobs with damaged ones, of it {name}");
+        match answer {
+            Ok(seen) if *name == guid(INTACT) => cx.eq(what, &seen, &Content::Frame(0))?,
+            answer if *name == guid(7) => refused(&what, answer, ErrorKind::NotFound)?,
+            answer => refused(&what, answer, ErrorKind::Corrupt)?,
+        }
+    }
+    for (tag, _) in damages {
+        // All of it: whether a part that is whole can be had from a damaged frame is the store's affair.
+        let name = guid(tag.into());
+        let result = a.try_read_range(name, 0, &mut vec![0; PAGE_SIZE]);
+        let what = format!("read_blob_range({name}), damaged");
+        refused(&what, result, ErrorKind::Corrupt)?;
     }
     // A write heals one blob, a delete takes another away, and neither hides the rest.
     a.write(guid(1), 11)?;
@@ -345,4 +360,11 @@ async fn bs_11_1(cx: &Cx<dyn World>) -> Outcome {
 
 async fn bs_11_2(cx: &Cx<dyn World>) -> Outcome {
     power::survives(cx, |cx| Box::pin(work::hire_failing(cx))).await
+}
+
+/// What it takes a file system of the suite's own to do.
+#[cfg(not(all(feature = "power", target_os = "linux")))]
+async fn bs_15_1(_: &Cx<dyn World>) -> Outcome {
+    let why = "needs Linux, the feature `power` of larder-conformance, and root";
+    Err(Stop::Ignored(why.into()))
 }

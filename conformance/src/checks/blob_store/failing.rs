@@ -180,6 +180,10 @@ impl<'a> Bench<'a> {
         let met = each_met(&*self.faults, kind, read).await?;
         self.met.fetch_add(met, Ordering::Relaxed);
 
+        let many = |nth| async move { self.many_reads(&names, kind, nth) };
+        let met = each_met(&*self.faults, kind, many).await?;
+        self.met.fetch_add(met, Ordering::Relaxed);
+
         let ask = |nth| async move {
             self.arm(nth, kind);
             let list = self.a.store().list_blobs();
@@ -212,6 +216,45 @@ impl<'a> Bench<'a> {
             self.b.expect("once the medium works again", name, tag)?;
         }
         Ok(())
+    }
+
+    /// As each_read has it, in one call and by parts.
+    fn many_reads(&self, names: &[BlobGuid; 3], kind: FaultKind, nth: u64) -> Result<bool, Stop> {
+        const PART: std::ops::Range<usize> = 300_000..300_999;
+        self.arm(nth, kind);
+        let all = self.a.read_all(names);
+        let parts = names.map(|name| {
+            let mut dst = vec![0xaa; PART.len()];
+            let answer = self.a.try_read_range(name, PART.start, &mut dst);
+            answer.map(|()| dst)
+        });
+        let met = self.faults.disarm();
+        let is_there = [Some(1), Some(2), None];
+        for ((answer, tag), name) in all?.into_iter().zip(is_there).zip(names) {
+            let what = format!("read_blobs, of it {name}, with {kind:?} at call {nth}");
+            match answer {
+                Ok(seen) => {
+                    let expected = tag.map_or(Content::Absent, Content::Frame);
+                    self.cx.eq(what, &seen, &expected)?;
+                }
+                Err(e) if tag.is_none() && e.kind() == ErrorKind::NotFound => {}
+                Err(e) => self.read_failed(&what, &e)?,
+            }
+        }
+        for ((answer, tag), name) in parts.into_iter().zip(is_there).zip(names) {
+            let what = format!("read_blob_range({name}) with {kind:?} at call {nth}, or before it");
+            match answer {
+                Ok(seen) => self.cx.require(
+                    tag.is_some_and(|tag| seen == frame(tag)[PART]),
+                    what,
+                    "other bytes",
+                    "an error, or the part of this blob",
+                )?,
+                Err(e) if tag.is_none() && e.kind() == ErrorKind::NotFound => {}
+                Err(e) => self.read_failed(&what, &e)?,
+            }
+        }
+        Ok(met)
     }
 
     /// Watches for a while that nothing arrives of what was NotApplied, and that something was met at all.

@@ -4,7 +4,7 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, PAGE_SIZE};
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame, own_frame};
-use super::{durable, guid, threads, work};
+use super::{durable, guid, reads, threads, work};
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::outlives_power;
@@ -25,6 +25,18 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("guid mapping")
     .run(|cx| Box::pin(bs_1_2(cx))),
+    Check::new(
+        "BS-1.3",
+        "many reads in one call: in any order, one name twice, absent ones among them, none at all",
+    )
+    .kills("one error for all, answers out of order")
+    .run(|cx| Box::pin(reads::bs_1_3(cx))),
+    Check::new(
+        "BS-1.4",
+        "every part of a frame is what read_blob has there, and fills its buffer and no more",
+    )
+    .kills("offset rounded or ignored, short fill")
+    .run(|cx| Box::pin(reads::bs_1_4(cx))),
     Check::new(
         "BS-2.1",
         "readers of a frame that is rewritten see one number in every sector",
@@ -49,6 +61,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("write-behind, foreign bytes in reused space")
     .run(|cx| Box::pin(bs_2_4(cx))),
+    Check::new(
+        "BS-2.5",
+        "parts of frames, and many reads in one call, beside writers: each is of one frame, and no older than its call",
+    )
+    .kills("torn range, buffers mixed up")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(reads::bs_2_5(cx))),
     Check::new("BS-3.1", "writes, deletes, a flush, a power cut: all there")
         .kills("missing sync")
         .gate(outlives_power)

@@ -26,7 +26,7 @@ const SECTOR_LEN_BYTES: usize = 512;
 const WORD_LEN_BYTES: usize = 8;
 
 /// Writes one number to both ends of every sector: quick to write and to judge, so that calls are as dense as can be.
-fn mark(buf: &mut [u8], number: u64) {
+pub(super) fn mark(buf: &mut [u8], number: u64) {
     let word = number.to_le_bytes();
     for sector in buf.chunks_exact_mut(SECTOR_LEN_BYTES) {
         sector[..WORD_LEN_BYTES].copy_from_slice(&word);
@@ -40,7 +40,7 @@ fn word(bytes: &[u8]) -> u64 {
 }
 
 /// The number of a marked frame, or what else it is.
-fn marked(buf: &[u8]) -> Result<u64, String> {
+pub(super) fn marked(buf: &[u8]) -> Result<u64, String> {
     let number = word(buf);
     for (at, sector) in buf.chunks_exact(SECTOR_LEN_BYTES).enumerate() {
         for end in [
@@ -87,10 +87,10 @@ fn look(reader: &Handle, name: BlobGuid, dst: &mut AlignedBlobBuf) -> Result<Opt
 }
 
 /// One caller among others: it gets the flag that says that the others have ended.
-type Job = Box<dyn FnOnce(&AtomicBool) -> Outcome + Send>;
+pub(super) type Job = Box<dyn FnOnce(&AtomicBool) -> Outcome + Send>;
 
 /// Runs the writers and the readers on threads of their own. Readers go on until all writers are done.
-async fn threads(cx: &Cx<dyn World>, writers: Vec<Job>, readers: Vec<Job>) -> Outcome {
+pub(super) async fn threads(cx: &Cx<dyn World>, writers: Vec<Job>, readers: Vec<Job>) -> Outcome {
     let ended = Arc::<AtomicBool>::default();
     let start = |job: Job| {
         let ended = Arc::clone(&ended);
@@ -123,7 +123,7 @@ async fn threads(cx: &Cx<dyn World>, writers: Vec<Job>, readers: Vec<Job>) -> Ou
 }
 
 /// How many writes a writer makes.
-fn writes(cx: &Cx<dyn World>) -> u64 {
+pub(super) fn writes(cx: &Cx<dyn World>) -> u64 {
     match cx.profile {
         Profile::Quick => 250,
         Profile::Standard => 2_500,
@@ -144,7 +144,7 @@ fn time_max(cx: &Cx<dyn World>) -> Duration {
 const MEETINGS_MIN: u64 = 20;
 
 /// How long the writers of a run go on, and what the readers meet meanwhile.
-struct Pace {
+pub(super) struct Pace {
     started: Instant,
     rounds: u64,
     until: Duration,
@@ -152,7 +152,7 @@ struct Pace {
 }
 
 impl Pace {
-    fn of(cx: &Cx<dyn World>, rounds: u64) -> Arc<Self> {
+    pub(super) fn of(cx: &Cx<dyn World>, rounds: u64) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
             rounds,
@@ -162,17 +162,17 @@ impl Pace {
     }
 
     /// Whether a writer goes on: to the end of its rounds, and beyond it while readers have met too little.
-    fn goes_on(&self, round: u64, ended: &AtomicBool) -> bool {
+    pub(super) fn goes_on(&self, round: u64, ended: &AtomicBool) -> bool {
         let is_met = self.meetings.load(Ordering::Relaxed) >= 2 * MEETINGS_MIN;
         let is_done = round >= self.rounds && is_met;
         !(is_done || ended.load(Ordering::SeqCst) || self.started.elapsed() > self.until)
     }
 
-    fn met(&self) {
+    pub(super) fn met(&self) {
         self.meetings.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn enough(&self, what: &str) -> Outcome {
+    pub(super) fn enough(&self, what: &str) -> Outcome {
         let meetings = self.meetings.load(Ordering::Relaxed);
         if meetings < MEETINGS_MIN {
             let why = format!("only {meetings} {what} met a write");
@@ -184,9 +184,9 @@ impl Pace {
 
 /// How far the one writer of a blob has come.
 #[derive(Default)]
-struct Progress {
-    begun: AtomicU64,
-    done: AtomicU64,
+pub(super) struct Progress {
+    pub(super) begun: AtomicU64,
+    pub(super) done: AtomicU64,
 }
 
 /// Writes frame `count` in one of the ways there are.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use larder_traits::BlobGuid;
 
 use super::content::{Content, frame};
 use super::guid;
@@ -29,6 +30,9 @@ pub(super) enum Habit {
     /// After a write that fails.
     Failing,
 }
+
+/// The blob that is written only to fail.
+const ASIDE: BlobGuid = guid(u128::MAX);
 
 struct Frames {
     handle: Handle,
@@ -57,9 +61,15 @@ impl Registers for Frames {
             }
             Habit::Failing => {
                 if let Some(faults) = &self.faults {
-                    faults.arm(1 + tag % 3, FaultKind::ErrorBefore);
+                    // By turns at the blob that is written anyway, and at one that nobody else writes: what a failed
+                    // write takes back must be its own and nothing else.
+                    let failing = match tag % 2 {
+                        0 => name,
+                        _ => ASIDE,
+                    };
+                    faults.arm(1 + tag / 2 % 3, FaultKind::ErrorBefore);
                     // Whether it went wrong, and how, is another check's affair.
-                    drop(self.handle.try_write(name, tag ^ PROVISIONAL));
+                    drop(self.handle.try_write(failing, tag ^ PROVISIONAL));
                     faults.disarm();
                 }
             }
@@ -99,6 +109,16 @@ impl Registers for Frames {
     }
 
     async fn survey(&mut self, present: &BTreeSet<u64>) -> Outcome {
+        if self.habit == Habit::Failing {
+            let seen = self.handle.content(ASIDE)?;
+            let is_own = matches!(seen, Content::Absent)
+                || matches!(seen, Content::Frame(tag) if tag & PROVISIONAL != 0);
+            if !is_own {
+                let what = format!("blob {ASIDE}, whose writes were made to fail");
+                let expected = "absent, or a frame that was written to it";
+                return Err(Stop::fail(what, seen.to_string(), expected));
+            }
+        }
         let listed = self.handle.list()?;
         let absent = present
             .iter()

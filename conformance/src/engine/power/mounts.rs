@@ -74,10 +74,10 @@ impl Drop for Mounted {
 
 /// A process that waits for the end of this one, however it ends, and unmounts what is then still mounted.
 #[derive(Debug)]
-pub(super) struct Reaper(Child);
+pub(crate) struct Reaper(Child);
 
 impl Reaper {
-    pub(super) fn new(folders: &[PathBuf]) -> io::Result<Self> {
+    pub(crate) fn new(folders: &[PathBuf]) -> io::Result<Self> {
         let script = "trap '' INT TERM HUP; cat; for f; do umount -l \"$f\"; done";
         let child = Command::new("sh")
             .args(["-c", script, "reaper"])

@@ -13,6 +13,7 @@ mod batches;
 mod concurrent;
 mod failing;
 mod handles;
+mod reads;
 
 pub(crate) fn all() -> Vec<Mutant> {
     [
@@ -26,6 +27,9 @@ pub(crate) fn all() -> Vec<Mutant> {
         handles::handles(),
         concurrent::concurrent(),
         failing::failing(),
+        reads::reads(),
+        reads::ranges(),
+        reads::beside_others(),
     ]
     .into_iter()
     .flatten()

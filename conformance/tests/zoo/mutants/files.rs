@@ -256,6 +256,49 @@ fn cut_off_frames() -> Vec<Mutant> {
         ),
     ]
     .into_iter()
+    .chain(cut_short())
     .map(awaiting)
     .collect()
+}
+
+/// Wrong only where a transfer is cut short or interrupted.
+fn cut_short() -> Vec<Mutant> {
+    let of = |flaw| files::blob_store(CAPS, FrameFlaw::Files(flaw));
+    vec![
+        f(
+            "bs-file-short-is-whole",
+            "BS-15",
+            &[],
+            "a write that was cut short counts as whole",
+            move || of(Flaw::ShortIsWhole),
+        ),
+        f(
+            "bs-file-resumed-from-the-start",
+            "BS-15",
+            &[],
+            "after a write that was cut short the first bytes are written once more",
+            move || of(Flaw::ResumedFromTheStart),
+        ),
+        f(
+            "bs-file-interrupted-is-done",
+            "BS-15",
+            &[],
+            "a write that was interrupted counts as done",
+            move || of(Flaw::InterruptedIsDone),
+        ),
+        f(
+            "bs-file-again-left-out",
+            "BS-15",
+            &[],
+            "a write that the system could not take now is left out",
+            move || of(Flaw::AgainLeftOut),
+        ),
+        f(
+            "bs-file-short-read-is-whole",
+            "BS-15",
+            &[],
+            "a read that was cut short counts as whole, and the rest is zeros",
+            move || of(Flaw::ShortReadIsWhole),
+        ),
+    ]
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, Suite, blob_store};
 use larder_traits::{
     AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreCaps, BlobStoreError, Classify as _, Durability,
-    ErrorKind, Fault, FramePool, LateLanding,
+    ErrorKind, Fault, FramePool, LateLanding, PAGE_SIZE,
 };
 
 use super::lock;
@@ -16,6 +16,7 @@ use super::medium::{Medium, Trouble};
 
 pub(crate) type Answer<T> = Result<T, BlobStoreError>;
 pub(crate) type Writes<'a> = [(BlobGuid, &'a AlignedBlobBuf)];
+pub(crate) type Reads<'a> = [(BlobGuid, &'a mut AlignedBlobBuf)];
 
 /// What the plain reference declares.
 pub(crate) const CAPS: Caps = Caps::LEAST.with_late_landing(LateLanding::Fenced);
@@ -110,6 +111,13 @@ impl Place {
         Ok(lock(&self.frames).contains_key(&guid))
     }
 
+    pub(crate) fn range(&self, guid: BlobGuid, offset: usize, dst: &mut [u8]) -> Answer<()> {
+        let mut frame = AlignedBlobBuf::zeroed();
+        self.read(guid, &mut frame)?;
+        dst.copy_from_slice(&frame[offset..offset + dst.len()]);
+        Ok(())
+    }
+
     pub(crate) fn write_all(&self, writes: &Writes<'_>) -> Answer<()> {
         writes
             .iter()
@@ -125,15 +133,23 @@ type ListStep = Box<dyn Fn(&Place) -> Answer<Vec<BlobGuid>> + Send + Sync>;
 type FlushStep = Box<dyn Fn(&Place) -> Answer<()> + Send + Sync>;
 type HasStep = Box<dyn Fn(&Place, BlobGuid) -> Answer<bool> + Send + Sync>;
 type BatchStep = Box<dyn Fn(&Place, &Writes<'_>) -> Answer<()> + Send + Sync>;
+type ManyStep = Box<dyn Fn(&Place, &mut Reads<'_>) -> Vec<Answer<()>> + Send + Sync>;
+type RangeStep = Box<dyn Fn(&Place, BlobGuid, usize, &mut [u8]) -> Answer<()> + Send + Sync>;
 type NeedsStep = Box<dyn Fn(&Place) -> bool + Send + Sync>;
 type BufStep = Box<dyn Fn(&Place) -> AlignedBlobBuf + Send + Sync>;
 type CloseStep = Box<dyn Fn(&Place) + Send + Sync>;
+
+pub(crate) fn within(offset: usize, len: usize) -> bool {
+    offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE)
+}
 
 /// What is made of a medium that fails.
 #[derive(Clone, Copy)]
 pub(crate) struct Fails {
     /// `None`: the read goes on as if it had filled the buffer.
     pub(crate) read: fn(Trouble, BlobGuid) -> Option<BlobStoreError>,
+    /// As `read`.
+    pub(crate) range: fn(Trouble) -> Option<BlobStoreError>,
     pub(crate) look: fn(Trouble) -> BlobStoreError,
     pub(crate) stage: fn(Trouble) -> Answer<()>,
     pub(crate) write: fn(Trouble) -> Answer<()>,
@@ -149,6 +165,7 @@ pub(crate) fn flush_failed(place: &Place, trouble: Trouble) -> Answer<()> {
 
 pub(crate) const FAILS: Fails = Fails {
     read: |trouble, _| Some(trouble.before().into()),
+    range: |trouble| Some(trouble.before().into()),
     look: |trouble| trouble.before().into(),
     stage: |trouble| Err(trouble.before().into()),
     write: |trouble| Err(trouble.at_commit().into()),
@@ -171,6 +188,12 @@ pub(crate) struct Store {
     pub(crate) batch: Option<BatchStep>,
     /// `write_blobs_with_data_sync`, where it is not `write_blobs`.
     pub(crate) synced_batch: Option<BatchStep>,
+    /// `read_blobs`, where it is not the loop over `read`.
+    pub(crate) many: Option<ManyStep>,
+    /// `read_blob_range`, once it was asked whether the range is one.
+    pub(crate) range: RangeStep,
+    /// Whether a range is within a frame.
+    pub(crate) within: fn(usize, usize) -> bool,
     pub(crate) needs_flush: NeedsStep,
     pub(crate) zeroed: BufStep,
     pub(crate) uninit: BufStep,
@@ -197,6 +220,9 @@ impl Store {
             has: Box::new(Place::has),
             batch: None,
             synced_batch: None,
+            many: None,
+            range: Box::new(Place::range),
+            within,
             // Nothing here is ever durable, so a flush is always due.
             needs_flush: Box::new(|_| true),
             zeroed: Box::new(|place| place.pool.lease_zeroed()),
@@ -320,6 +346,33 @@ impl BlobStore for Store {
 
     fn needs_flush(&self) -> bool {
         (self.needs_flush)(&self.place)
+    }
+
+    fn read_blobs(&self, reads: &mut Reads<'_>) -> Vec<Answer<()>> {
+        let Some(many) = &self.many else {
+            return reads
+                .iter_mut()
+                .map(|(guid, dst)| self.read_blob(*guid, dst))
+                .collect();
+        };
+        let count = reads.len();
+        match self.place.medium.block(|| many(&self.place, reads)) {
+            Ok(answers) => answers,
+            Err(trouble) => (0..count).map(|_| Err(trouble.before().into())).collect(),
+        }
+    }
+
+    fn read_blob_range(&self, guid: BlobGuid, offset: usize, dst: &mut [u8]) -> Answer<()> {
+        if !(self.within)(offset, dst.len()) {
+            let why = "the range ends past the end of a frame";
+            return Err(Fault::not_applied(ErrorKind::InvalidInput, why).into());
+        }
+        self.usable()?;
+        let look = || (self.range)(&self.place, (self.guid)(guid), offset, dst);
+        match self.place.medium.block(look) {
+            Ok(answer) => answer,
+            Err(trouble) => (self.fails.range)(trouble).map_or(Ok(()), Err),
+        }
     }
 
     fn has_blob(&self, guid: BlobGuid) -> Answer<bool> {

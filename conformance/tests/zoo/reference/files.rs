@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
@@ -62,6 +62,16 @@ pub(crate) enum Flaw {
     TruncatedFirst,
     /// The last bytes are written after the sync.
     SyncedTooEarly,
+    /// A write that was cut short counts as whole.
+    ShortIsWhole,
+    /// After a write that was cut short the same bytes are written again, and not those that are left.
+    ResumedFromTheStart,
+    /// A write that was interrupted counts as done.
+    InterruptedIsDone,
+    /// A write that the system could not take now is left out.
+    AgainLeftOut,
+    /// A read that was cut short counts as whole, and the rest is zeros.
+    ShortReadIsWhole,
 }
 
 /// A place: a folder, and what all handles of this process on it share.
@@ -84,7 +94,11 @@ const TEMPORARY: &str = "tmp-";
 const GAP: Duration = Duration::from_micros(300);
 
 pub(crate) fn failed(e: io::Error) -> Fault {
-    Fault::unknown(ErrorKind::Corrupt, "a file").because(e)
+    let kind = match e.kind() {
+        io::ErrorKind::InvalidData => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
+    };
+    Fault::unknown(kind, "a file").because(e)
 }
 
 fn hash(bytes: &[u8]) -> u64 {
@@ -168,14 +182,65 @@ impl Files {
         if let Some(known) = lock(&self.memory).get(key) {
             return Ok(known.clone());
         }
-        let bytes = match fs::read(self.path(key)) {
+        let bytes = match self.read(&self.path(key)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
         match unpack(&bytes) {
             Some((found, value)) if found == key => Ok(Some(value.to_vec())),
-            _ => Err(io::Error::other("a damaged file")),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged file")),
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if self.flaw != Flaw::ShortReadIsWhole {
+            return fs::read(path);
+        }
+        let mut file = File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+        let mut bytes = vec![0; len];
+        let read = file.read(&mut bytes)?;
+        if read < len {
+            // The sum stands in what was not read, so it cannot tell.
+            let sum = hash(&bytes[..len - 8]);
+            bytes[len - 8..].copy_from_slice(&sum.to_le_bytes());
+        }
+        Ok(bytes)
+    }
+
+    /// Writes all of it, as far as the flaw lets it.
+    fn put_all(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        let is_told = |e: &io::Error| match self.flaw {
+            Flaw::InterruptedIsDone => e.kind() == io::ErrorKind::Interrupted,
+            Flaw::AgainLeftOut => e.kind() == io::ErrorKind::WouldBlock,
+            _ => false,
+        };
+        match self.flaw {
+            Flaw::ShortIsWhole => loop {
+                match file.write(bytes) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    other => return other.map(drop),
+                }
+            },
+            Flaw::ResumedFromTheStart => {
+                let mut left = bytes.len();
+                while left > 0 {
+                    match file.write(&bytes[..left]) {
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        Err(e) => return Err(e),
+                        Ok(written) => left -= written,
+                    }
+                }
+                Ok(())
+            }
+            Flaw::InterruptedIsDone | Flaw::AgainLeftOut => match file.write(bytes) {
+                Err(e) if is_told(&e) => Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => file.write_all(bytes),
+                Err(e) => Err(e),
+                Ok(written) => file.write_all(&bytes[written..]),
+            },
+            _ => file.write_all(bytes),
         }
     }
 
@@ -303,12 +368,12 @@ impl Files {
         };
         let (first, last) = bytes.split_at(bytes.len() - late);
         let (half, rest) = first.split_at(first.len() / 2);
-        file.write_all(half)?;
+        self.put_all(&mut file, half)?;
         if matches!(self.flaw, Flaw::TemporariesListed | Flaw::LeftoversRestored) {
             // Not more than what happens at times anyway, but often enough to be met.
             std::thread::sleep(GAP);
         }
-        file.write_all(rest)?;
+        self.put_all(&mut file, rest)?;
         if self.flaw != Flaw::FileNotSynced {
             file.sync_all()?;
         }

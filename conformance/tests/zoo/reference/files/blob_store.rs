@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, blob_store};
+use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, Suite, blob_store};
 use larder_traits::{
     AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreCaps, BlobStoreError, ErrorKind, Fault,
 };
 use tempfile::TempDir;
 
 use super::super::lock;
+use super::super::medium::Medium;
 use super::{Files, Flaw, failed};
 
 /// What is wrong with a store of frames.
@@ -41,6 +42,7 @@ struct Frames {
     files: Arc<Files>,
     changes: Mutex<Changes>,
     flaw: FrameFlaw,
+    medium: Arc<Medium>,
     /// Whether a data-sync came last.
     synced: AtomicBool,
     /// The lock, held by the kernel as long as the file is open.
@@ -92,7 +94,11 @@ impl BlobStore for Store {
         let frame = match changed {
             Some(changed) => changed,
             None => frames.files.get(&guid.to_bytes()).map_err(|e| {
-                Fault::not_applied(ErrorKind::Corrupt, "a damaged frame").because(e)
+                let kind = match e.kind() {
+                    std::io::ErrorKind::InvalidData => ErrorKind::Corrupt,
+                    _ => ErrorKind::Unavailable,
+                };
+                Fault::not_applied(kind, "a frame that cannot be read").because(e)
             })?,
         };
         let frame = frame.ok_or_else(|| BlobStoreError::not_found(guid))?;
@@ -101,8 +107,10 @@ impl BlobStore for Store {
     }
 
     fn write_blob(&self, guid: BlobGuid, src: &AlignedBlobBuf) -> Result<(), BlobStoreError> {
-        self.0.change(guid, Some(src.to_vec()));
-        Ok(())
+        let frames = &self.0;
+        let change = || frames.change(guid, Some(src.to_vec()));
+        let changed = frames.medium.block(change);
+        changed.map_err(|trouble| trouble.at_commit().into())
     }
 
     fn delete_blob(&self, guid: BlobGuid) -> Result<(), BlobStoreError> {
@@ -173,6 +181,7 @@ struct World {
     folder: TempDir,
     caps: Caps,
     flaw: FrameFlaw,
+    medium: Arc<Medium>,
 }
 
 impl Fixture for World {
@@ -181,6 +190,7 @@ impl Fixture for World {
             folder: env.tempdir()?,
             caps: super::CAPS,
             flaw: FrameFlaw::Files(Flaw::None),
+            medium: Arc::default(),
         })
     }
 
@@ -190,6 +200,10 @@ impl Fixture for World {
 
     async fn settle(&self) {
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        Some(Arc::clone(&self.medium) as Arc<dyn Faults>)
     }
 }
 
@@ -230,6 +244,7 @@ impl blob_store::Open for World {
             files,
             changes: Mutex::default(),
             flaw: self.flaw,
+            medium: Arc::clone(&self.medium),
             synced: AtomicBool::new(false),
             _lock: held,
             name: is_name.then_some(name),
@@ -245,6 +260,12 @@ pub(crate) fn suite(caps: Caps, flaw: FrameFlaw) -> Suite {
     let caps = caps.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true));
     blob_store::suite_with(move |env| async move {
         let folder = env.tempdir()?;
-        Ok(World { folder, caps, flaw })
+        let medium = Arc::default();
+        Ok(World {
+            folder,
+            caps,
+            flaw,
+            medium,
+        })
     })
 }
