@@ -1,7 +1,7 @@
 //! The zoo: what the suite is measured with.
 //!
 //! * `killed::<contract>::<id>`: a broken store. The test passes if a check of the clause that it breaks fails on it,
-//!   by an answer and not by a panic or a hang.
+//!   by an answer; by a panic or a hang only where that is what is wrong with it.
 //! * `benign::<contract>::<id>`: a store that is odd and right. The test passes if no check fails on it.
 //! * `reference::<contract>`: the store that all the others vary. No check may fail, and none may be at a loss.
 //! * `alone::<contract>::<id>`: a broken store that was made for one engine. The test passes if no check fails on it
@@ -62,14 +62,19 @@ fn named(name: &str) -> Vec<Suite> {
 }
 
 /// The stores in plain files that are right.
-fn lasting() -> [(&'static str, Suite); 4] {
-    use reference::files::{self, CAPS, Flaw, FrameFlaw};
+fn lasting() -> [(&'static str, Suite); 5] {
+    use reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, RowFlaw};
     let frames = FrameFlaw::Files(Flaw::None);
+    let rows = RowFlaw::Files(Flaw::None);
     [
         ("blob_multi", files::blob_multi(CAPS, Flaw::None)),
         ("blob_store", files::blob_store(CAPS, frames)),
+        ("stash", files::stash(CAPS, rows)),
         ("backend", files::backend(CAPS, Flaw::None)),
-        ("kv_client", files::kv_client(CAPS, Flaw::None)),
+        (
+            "kv_client",
+            files::kv_client(CAPS, KvFlaw::Files(Flaw::None)),
+        ),
     ]
 }
 
@@ -208,8 +213,8 @@ fn lasts(suite: &Suite) -> Result<(), Failed> {
     Err(wrong.join("\n\n").into())
 }
 
-/// A failure by which a mutant counts as killed: by an answer that the clause does not allow, or by none where that is
-/// what is wrong with it.
+/// A failure by which a mutant counts as killed: by an answer that the clause does not allow, or by none, or a panic, where
+/// that is what is wrong with it.
 fn kills(mutant: &Mutant, record: &Record) -> bool {
     let Verdict::Fail(failure) = &record.verdict else {
         return false;
@@ -217,6 +222,7 @@ fn kills(mutant: &Mutant, record: &Record) -> bool {
     let seen = match failure.symptom {
         Symptom::Answer => true,
         Symptom::Hang => mutant.hangs,
+        Symptom::Panic => mutant.panics,
         _ => false,
     };
     seen && mutant.is_about(record.clause)

@@ -1,6 +1,7 @@
 //! Broken `Backend`s.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -40,6 +41,7 @@ fn m(
         about,
         awaits: None,
         hangs: false,
+        panics: false,
         suite: Box::new(move || plain_suite(LONG, bend)),
     }
 }
@@ -587,6 +589,21 @@ fn deletes() -> Vec<Mutant> {
 
 fn handles() -> Vec<Mutant> {
     vec![
+        m(
+            "bk-join-never-ends",
+            "BK-5",
+            &[],
+            "a put counts as work in the background, and nothing ever takes it off again",
+            |s| {
+                s.is_idle = |place| place.counter.load(Relaxed) == 0;
+                s.put = Box::new(|place, id, row| {
+                    place.counter.fetch_add(1, Relaxed);
+                    place.write(id, row);
+                    Ok(())
+                });
+            },
+        )
+        .hanging(),
         m(
             "bk-ids-joined",
             "HV-9",

@@ -52,6 +52,7 @@ fn with_caps(
         about,
         awaits: None,
         hangs: false,
+        panics: false,
         suite: Box::new(move || suite(caps, bend)),
     }
 }

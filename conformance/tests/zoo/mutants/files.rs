@@ -4,16 +4,25 @@ use larder_conformance::{Caps, Contract, Engine, Suite};
 use larder_traits::Durability;
 
 use super::Mutant;
-use crate::reference::files::{self, CAPS, Flaw, FrameFlaw};
+use crate::reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, RowFlaw};
 
 /// What a store declares that is about processes only.
 const PROCESS: Caps = CAPS.with_durability(Durability::Process);
 
 pub(crate) fn all() -> Vec<Mutant> {
-    [killed(), killed_frames(), cut_off(), cut_off_frames()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        killed(),
+        killed_frames(),
+        killed_rows(),
+        restarted(),
+        damaged(),
+        cut_off(),
+        cut_off_frames(),
+        cut_off_rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn f(
@@ -27,6 +36,7 @@ fn f(
         Some("bm") => Contract::BlobMulti,
         Some("bs") => Contract::BlobStore,
         Some("bk") => Contract::Backend,
+        Some("st") => Contract::Stash,
         _ => Contract::KvClient,
     };
     Mutant {
@@ -37,6 +47,7 @@ fn f(
         about,
         awaits: None,
         hangs: false,
+        panics: false,
         // The process that is killed finds the mutant by its name.
         suite: Box::new(move || make().named(id)),
     }
@@ -99,7 +110,7 @@ fn killed() -> Vec<Mutant> {
             "KV-9",
             &[],
             "puts and deletes are written when the client is dropped",
-            || files::kv_client(PROCESS, Flaw::WriteBehind),
+            || files::kv_client(PROCESS, KvFlaw::Files(Flaw::WriteBehind)),
         ),
         f(
             "bk-file-in-pieces",
@@ -158,6 +169,127 @@ fn killed_frames() -> Vec<Mutant> {
     .collect()
 }
 
+fn killed_rows() -> Vec<Mutant> {
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Kill);
+    vec![
+        f(
+            "st-file-write-later",
+            "ST-13",
+            &["ST-5"],
+            "commits are written a moment after they were acknowledged",
+            || files::stash(PROCESS, RowFlaw::Files(Flaw::WriteLater)),
+        ),
+        f(
+            "st-file-in-pieces",
+            "ST-13",
+            &[],
+            "a commit goes over the one before in pieces",
+            || files::stash(PROCESS, RowFlaw::Files(Flaw::InPieces)),
+        ),
+        f(
+            "st-file-frontiers-pending",
+            "ST-13",
+            &["ST-6", "ST-7"],
+            "a seal or a compaction that comes alone is written with the next update",
+            || files::stash(PROCESS, RowFlaw::FrontiersPending),
+        ),
+        f(
+            "st-file-batch-split",
+            "ST-12",
+            &["ST-13"],
+            "the items of a batch are committed one after the other, and declared to be one",
+            || files::stash(PROCESS, RowFlaw::BatchSplit),
+        ),
+        f(
+            "st-file-update-split",
+            "ST-13",
+            &["ST-5"],
+            "the rows of an update are committed in two halves",
+            || files::stash(PROCESS, RowFlaw::UpdateSplit),
+        ),
+        f(
+            "st-file-consolidation-split",
+            "ST-13",
+            &["ST-8"],
+            "a consolidation removes rows by one commit and puts the folded ones back by another",
+            || files::stash(PROCESS, RowFlaw::ConsolidationSplit),
+        ),
+        f(
+            "st-file-drops-in-memory",
+            "ST-13",
+            &["ST-1"],
+            "a dropped collection is dropped for this process only",
+            || files::stash(PROCESS, RowFlaw::DropsInMemory),
+        ),
+    ]
+    .into_iter()
+    .map(awaiting)
+    .collect()
+}
+
+/// What shows once the files are damaged.
+fn damaged() -> Vec<Mutant> {
+    vec![
+        f(
+            "bs-file-unchecked",
+            "BS-13",
+            &[],
+            "a frame is handed out as it is found",
+            || files::blob_store(PROCESS, FrameFlaw::Unchecked),
+        ),
+        f(
+            "bs-file-damage-is-absent",
+            "BS-13",
+            &["BS-4"],
+            "a damaged frame is taken for an absent one",
+            || files::blob_store(PROCESS, FrameFlaw::DamageIsAbsent),
+        ),
+        f(
+            "bs-file-damage-is-zeros",
+            "BS-13",
+            &[],
+            "a damaged frame is handed out as zeros",
+            || files::blob_store(PROCESS, FrameFlaw::DamageIsZeros),
+        ),
+        f(
+            "bs-file-damage-wrong-kind",
+            "BS-13",
+            &["C-1"],
+            "a damaged frame is an internal error",
+            || files::blob_store(PROCESS, FrameFlaw::DamageIsInternal),
+        ),
+        f(
+            "bs-file-damage-panics",
+            "C-3",
+            &["BS-13"],
+            "what was once written is trusted to be whole",
+            || files::blob_store(PROCESS, FrameFlaw::DamagePanics),
+        )
+        .panicking(),
+    ]
+}
+
+/// What shows once the place is opened by another process, or anew by the same one.
+fn restarted() -> Vec<Mutant> {
+    vec![
+        // Seen in etcd, issue 9395: a time to live begins anew with each leader.
+        f(
+            "kv-file-ttl-restarts",
+            "KV-9",
+            &["KV-3"],
+            "a time to live begins anew with the process, and is declared to run on",
+            || files::kv_client(PROCESS, KvFlaw::TtlRestarts),
+        ),
+        f(
+            "kv-file-ttl-in-memory",
+            "KV-9",
+            &["KV-3"],
+            "a time to live is known to the process only, and a value that outlives it stays for ever",
+            || files::kv_client(PROCESS, KvFlaw::TtlInMemory),
+        ),
+    ]
+}
+
 fn cut_off() -> Vec<Mutant> {
     let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Power);
     vec![
@@ -208,7 +340,7 @@ fn cut_off() -> Vec<Mutant> {
             "KV-9",
             &[],
             "the file is renamed before it was synced",
-            || files::kv_client(CAPS, Flaw::FileNotSynced),
+            || files::kv_client(CAPS, KvFlaw::Files(Flaw::FileNotSynced)),
         ),
         f(
             "bk-file-folder-not-synced",
@@ -253,6 +385,57 @@ fn cut_off_frames() -> Vec<Mutant> {
             &["BS-3"],
             "a flush after a data-sync leaves out what was written between the two",
             || files::blob_store(CAPS, FrameFlaw::FlushSkipped),
+        ),
+        f(
+            "bs-file-in-place",
+            "BS-11",
+            &["BS-3", "BS-8"],
+            "a flush overwrites old frames at a stroke, and syncs them",
+            || files::blob_store(CAPS, FrameFlaw::Files(Flaw::InPlace)),
+        ),
+    ]
+    .into_iter()
+    .map(awaiting)
+    .collect()
+}
+
+fn cut_off_rows() -> Vec<Mutant> {
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Power);
+    vec![
+        f(
+            "st-file-folder-not-synced",
+            "ST-13",
+            &[],
+            "the folder is not synced after a commit's rename",
+            || files::stash(CAPS, RowFlaw::Files(Flaw::FolderNotSynced)),
+        ),
+        f(
+            "st-file-in-place",
+            "ST-13",
+            &[],
+            "a commit overwrites the one before at a stroke, and syncs it",
+            || files::stash(CAPS, RowFlaw::Files(Flaw::InPlace)),
+        ),
+        f(
+            "st-file-frontiers-not-synced",
+            "ST-13",
+            &["ST-6", "ST-7"],
+            "a seal or a compaction that comes alone is not synced",
+            || files::stash(CAPS, RowFlaw::FrontiersNotSynced),
+        ),
+        f(
+            "st-file-every-other-synced",
+            "ST-13",
+            &["ST-5"],
+            "every other commit is synced",
+            || files::stash(CAPS, RowFlaw::EveryOtherSynced),
+        ),
+        f(
+            "st-file-log-cut-early",
+            "ST-13",
+            &[],
+            "the log of a commit is removed before what it describes was synced",
+            || files::stash(CAPS, RowFlaw::LogCutEarly),
         ),
     ]
     .into_iter()

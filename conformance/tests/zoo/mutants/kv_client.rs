@@ -54,6 +54,7 @@ fn with_caps(
         about,
         awaits: None,
         hangs: false,
+        panics: false,
         suite: Box::new(move || suite(caps, bend)),
     }
 }

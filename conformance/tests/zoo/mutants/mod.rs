@@ -11,6 +11,7 @@ pub(crate) mod blob_store;
 pub(crate) mod files;
 pub(crate) mod high_volume;
 pub(crate) mod kv_client;
+pub(crate) mod panics;
 pub(crate) mod stash;
 
 /// A store that breaks a clause.
@@ -28,6 +29,8 @@ pub(crate) struct Mutant {
     pub(crate) awaits: Option<Engine>,
     /// Whether a call of it that never ends is what is wrong with it.
     pub(crate) hangs: bool,
+    /// Whether a panic is.
+    pub(crate) panics: bool,
     pub(crate) suite: Box<dyn Fn() -> Suite + Send + Sync>,
 }
 
@@ -39,6 +42,11 @@ impl Mutant {
 
     fn hanging(mut self) -> Self {
         self.hangs = true;
+        self
+    }
+
+    fn panicking(mut self) -> Self {
+        self.panics = true;
         self
     }
 
@@ -56,5 +64,6 @@ pub(crate) fn all() -> Vec<Mutant> {
     all.extend(backend::all());
     all.extend(kv_client::all());
     all.extend(files::all());
+    all.extend(panics::all());
     all
 }

@@ -55,6 +55,7 @@ fn with_caps(
         about,
         awaits: None,
         hangs: false,
+        panics: false,
         suite: Box::new(move || suite(caps, bend)),
     }
 }

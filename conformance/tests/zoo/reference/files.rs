@@ -9,9 +9,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use larder_conformance::{BoxError, Caps, Env};
+use larder_traits::stash::driver::StashOp;
 use larder_traits::{Durability, ErrorKind, Fault, LateLanding};
 use tempfile::TempDir;
 
@@ -21,11 +22,13 @@ mod backend;
 mod blob_multi;
 mod blob_store;
 mod kv_client;
+mod stash;
 
 pub(crate) use backend::suite as backend;
 pub(crate) use blob_multi::suite as blob_multi;
 pub(crate) use blob_store::{FrameFlaw, suite as blob_store};
-pub(crate) use kv_client::suite as kv_client;
+pub(crate) use kv_client::{KvFlaw, suite as kv_client};
+pub(crate) use stash::{RowFlaw, suite as stash};
 
 /// What all these stores declare, unless they are about processes only.
 pub(crate) const CAPS: Caps = Caps::LEAST
@@ -72,6 +75,8 @@ pub(crate) enum Flaw {
     AgainLeftOut,
     /// A read that was cut short counts as whole, and the rest is zeros.
     ShortReadIsWhole,
+    /// Neither the file nor the folder is synced.
+    NothingSynced,
 }
 
 /// A place: a folder, and what all handles of this process on it share.
@@ -83,6 +88,15 @@ pub(crate) struct Files {
     turn: Mutex<()>,
     /// What only this process knows of.
     memory: Mutex<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    /// One commit at a time, of those that take several calls.
+    transaction: Mutex<()>,
+    /// Operations and dropped collections that only this process knows of.
+    pending: Mutex<Vec<StashOp>>,
+    dropped: Mutex<Vec<String>>,
+    commits: AtomicU64,
+    /// When this process opened it, and what it knows of when values end.
+    opened: SystemTime,
+    deadlines: Mutex<BTreeMap<Vec<u8>, u64>>,
 }
 
 /// The places of this process.
@@ -146,6 +160,12 @@ impl Files {
             flaw,
             turn: Mutex::default(),
             memory: Mutex::default(),
+            transaction: Mutex::default(),
+            pending: Mutex::default(),
+            dropped: Mutex::default(),
+            commits: AtomicU64::new(0),
+            opened: SystemTime::now(),
+            deadlines: Mutex::default(),
         });
         if flaw == Flaw::LeftoversRestored {
             files.restore()?;
@@ -244,6 +264,12 @@ impl Files {
         }
     }
 
+    /// The file of a key, whatever is in it.
+    fn raw(&self, key: &[u8]) -> io::Result<Vec<u8>> {
+        let _turn = lock(&self.turn);
+        fs::read(self.path(key))
+    }
+
     pub(crate) fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
         let _turn = lock(&self.turn);
         let mut keys = Vec::new();
@@ -288,6 +314,12 @@ impl Files {
         self.change(key, Some(value))
     }
 
+    /// A value that is written with that flaw, whatever those of the place are.
+    fn put_as(&self, flaw: Flaw, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let _turn = lock(&self.turn);
+        self.write(flaw, key, Some(value))
+    }
+
     pub(crate) fn delete(self: &Arc<Self>, key: &[u8]) -> io::Result<()> {
         self.change(key, None)
     }
@@ -313,18 +345,18 @@ impl Files {
             return Ok(());
         }
         lock(&self.memory).remove(key);
-        self.write(key, value)
+        self.write(self.flaw, key, value)
     }
 
     fn write_memory(&self) -> io::Result<()> {
         let known = lock(&self.memory).clone();
         for (key, value) in known {
-            self.write(&key, value.as_deref())?;
+            self.write(self.flaw, &key, value.as_deref())?;
         }
         Ok(())
     }
 
-    fn write(&self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+    fn write(&self, flaw: Flaw, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let path = self.path(key);
         let Some(value) = value else {
@@ -332,13 +364,13 @@ impl Files {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            if self.flaw != Flaw::DeleteNotSynced {
+            if flaw != Flaw::DeleteNotSynced {
                 sync_folder(&self.folder)?;
             }
             return Ok(());
         };
         let bytes = pack(key, value);
-        match self.flaw {
+        match flaw {
             Flaw::InPieces => {
                 in_pieces(&path, &bytes)?;
                 return sync_folder(&self.folder);
@@ -346,7 +378,7 @@ impl Files {
             Flaw::InPlace | Flaw::TruncatedFirst => {
                 let mut file = File::options()
                     .create(true)
-                    .truncate(self.flaw == Flaw::TruncatedFirst)
+                    .truncate(flaw == Flaw::TruncatedFirst)
                     .write(true)
                     .open(&path)?;
                 file.write_all(&bytes)?;
@@ -361,25 +393,21 @@ impl Files {
         let unique = format!("{TEMPORARY}{}_{count}-{name}", std::process::id());
         let temporary = self.folder.join(unique);
         let mut file = File::create(&temporary)?;
-        let late = if self.flaw == Flaw::SyncedTooEarly {
-            16
-        } else {
-            0
-        };
+        let late = if flaw == Flaw::SyncedTooEarly { 16 } else { 0 };
         let (first, last) = bytes.split_at(bytes.len() - late);
         let (half, rest) = first.split_at(first.len() / 2);
         self.put_all(&mut file, half)?;
-        if matches!(self.flaw, Flaw::TemporariesListed | Flaw::LeftoversRestored) {
+        if matches!(flaw, Flaw::TemporariesListed | Flaw::LeftoversRestored) {
             // Not more than what happens at times anyway, but often enough to be met.
             std::thread::sleep(GAP);
         }
         self.put_all(&mut file, rest)?;
-        if self.flaw != Flaw::FileNotSynced {
+        if !matches!(flaw, Flaw::FileNotSynced | Flaw::NothingSynced) {
             file.sync_all()?;
         }
         file.write_all(last)?;
         fs::rename(&temporary, &path)?;
-        if self.flaw != Flaw::FolderNotSynced {
+        if !matches!(flaw, Flaw::FolderNotSynced | Flaw::NothingSynced) {
             sync_folder(&self.folder)?;
         }
         Ok(())

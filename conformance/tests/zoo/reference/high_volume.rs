@@ -267,6 +267,8 @@ pub(crate) struct Store {
     /// Whether calls wait for each other.
     pub(crate) one_at_a_time: bool,
     pub(crate) fails: Fails,
+    /// Whether the work in the background counts as over.
+    pub(crate) is_idle: fn(&Place) -> bool,
 }
 
 pub(crate) fn unsupported() -> BackendError {
@@ -370,6 +372,7 @@ impl Store {
             slow_swap: None,
             one_at_a_time: false,
             fails: FAILS,
+            is_idle: |_| true,
         }
     }
 
@@ -488,7 +491,11 @@ impl Backend for Store {
         self.change(|| (self.delete)(&self.place, &id)).await?
     }
 
-    async fn join(&self) {}
+    async fn join(&self) {
+        while !(self.is_idle)(&self.place) {
+            tokio::time::sleep(super::SETTLED).await;
+        }
+    }
 }
 
 #[async_trait]

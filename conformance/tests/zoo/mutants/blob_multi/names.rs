@@ -111,6 +111,16 @@ pub(super) fn names() -> Vec<Mutant> {
                 rewritten!(s, |key| key.replace('+', " "));
             },
         ),
+        // Seen in opendal, issue 7721: a backslash in a name is a separator.
+        m(
+            "bm-key-backslash",
+            "BM-10",
+            &["BM-2"],
+            "a backslash in a key is a slash",
+            |s| {
+                rewritten!(s, |key| key.replace('\\', "/"));
+            },
+        ),
         m(
             "bm-key-nfc",
             "BM-10",

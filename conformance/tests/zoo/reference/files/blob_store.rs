@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, Suite, blob_store};
 use larder_traits::{
-    AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreCaps, BlobStoreError, ErrorKind, Fault,
+    AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreCaps, BlobStoreError, ErrorKind, Fault, PAGE_SIZE,
 };
 use tempfile::TempDir;
 
@@ -33,6 +33,16 @@ pub(crate) enum FrameFlaw {
     DataSyncIsFlush,
     /// A flush after a data-sync writes nothing, whatever was written between the two.
     FlushSkipped,
+    /// A frame is not looked at before it is handed out.
+    Unchecked,
+    /// A damaged frame reads as an absent one.
+    DamageIsAbsent,
+    /// A damaged frame reads as one of zeros.
+    DamageIsZeros,
+    /// A damaged frame is an error of the wrong kind.
+    DamageIsInternal,
+    /// A damaged frame is believed not to exist.
+    DamagePanics,
 }
 
 type Changes = BTreeMap<BlobGuid, Option<Vec<u8>>>;
@@ -65,6 +75,40 @@ impl Frames {
         lock(&self.changes).insert(guid, frame);
     }
 
+    fn stored(&self, guid: BlobGuid) -> Result<Option<Vec<u8>>, BlobStoreError> {
+        let key = guid.to_bytes();
+        let damaged = match self.files.get(&key) {
+            Ok(frame) => return Ok(frame),
+            Err(e) if e.kind() != std::io::ErrorKind::InvalidData => {
+                let message = "a frame that cannot be read";
+                return Err(Fault::not_applied(ErrorKind::Unavailable, message)
+                    .because(e)
+                    .into());
+            }
+            Err(e) => e,
+        };
+        match self.flaw {
+            FrameFlaw::Unchecked => {
+                let bytes = self.files.raw(&key).map_err(failed)?;
+                // Before it, its name and the length of that; after it, the checksum.
+                let frame = bytes.get(8 + key.len()..).unwrap_or_default();
+                let mut frame = frame.to_vec();
+                frame.resize(PAGE_SIZE, 0);
+                Ok(Some(frame))
+            }
+            FrameFlaw::DamageIsAbsent => Ok(None),
+            FrameFlaw::DamageIsZeros => Ok(Some(vec![0; PAGE_SIZE])),
+            FrameFlaw::DamageIsInternal => {
+                Err(Fault::not_applied(ErrorKind::Internal, "a damaged frame").into())
+            }
+            FrameFlaw::DamagePanics => panic!("a frame that is whole: {damaged}"),
+            _ => {
+                let fault = Fault::not_applied(ErrorKind::Corrupt, "a damaged frame");
+                Err(fault.because(damaged).into())
+            }
+        }
+    }
+
     fn write_back(files: &Arc<Files>, changes: &Changes) -> Result<(), BlobStoreError> {
         for (guid, frame) in changes {
             let key = guid.to_bytes();
@@ -93,13 +137,7 @@ impl BlobStore for Store {
         let changed = lock(&frames.changes).get(&guid).cloned();
         let frame = match changed {
             Some(changed) => changed,
-            None => frames.files.get(&guid.to_bytes()).map_err(|e| {
-                let kind = match e.kind() {
-                    std::io::ErrorKind::InvalidData => ErrorKind::Corrupt,
-                    _ => ErrorKind::Unavailable,
-                };
-                Fault::not_applied(kind, "a frame that cannot be read").because(e)
-            })?,
+            None => frames.stored(guid)?,
         };
         let frame = frame.ok_or_else(|| BlobStoreError::not_found(guid))?;
         dst.copy_from_slice(&frame);

@@ -1,16 +1,56 @@
-//! `KvClient` on plain files. It knows no time: what has a time to live stays for good.
+//! `KvClient` on plain files: each value with the moment of its end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use larder_conformance::{BoxError, Caps, Suite, kv_client};
-use larder_traits::{KvClientError, KvDriver};
+use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, kv_client};
+use larder_traits::{ErrorKind, Fault, KvCaps, KvClientError, KvDriver, TtlRestart};
+use tempfile::TempDir;
 
-use super::{Files, Flaw, World, failed};
+use super::super::lock;
+use super::{Files, Flaw, failed};
+
+/// What is wrong with a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KvFlaw {
+    /// That of the files, if any.
+    Files(Flaw),
+    /// A time to live begins anew with the process, although it is declared to run on.
+    TtlRestarts,
+    /// A time to live is known to the process only.
+    TtlInMemory,
+}
 
 #[derive(Debug)]
-pub(crate) struct Store(Arc<Files>);
+pub(crate) struct Store {
+    files: Arc<Files>,
+    flaw: KvFlaw,
+}
+
+/// No time to live.
+const FOR_EVER: u64 = u64::MAX;
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(FOR_EVER)
+}
+
+impl Store {
+    /// When the value that was written then is dead.
+    fn deadline(&self, key: &[u8], written: u64, ttl: u64) -> u64 {
+        match self.flaw {
+            KvFlaw::TtlRestarts => written.max(millis(self.files.opened)).saturating_add(ttl),
+            KvFlaw::TtlInMemory => {
+                let known = lock(&self.files.deadlines).get(key).copied();
+                known.unwrap_or(FOR_EVER)
+            }
+            KvFlaw::Files(_) => written.saturating_add(ttl),
+        }
+    }
+}
 
 #[async_trait]
 impl KvDriver for Store {
@@ -18,13 +58,30 @@ impl KvDriver for Store {
         &self,
         key: &[u8],
         value: &[u8],
-        _ttl_secs: Option<u64>,
+        ttl_secs: Option<u64>,
     ) -> Result<(), KvClientError> {
-        Ok(self.0.put(key, value).map_err(failed)?)
+        if ttl_secs == Some(0) {
+            let why = "a time to live of 0";
+            return Err(Fault::not_applied(ErrorKind::InvalidInput, why).into());
+        }
+        let written = millis(SystemTime::now());
+        let ttl = ttl_secs.map_or(FOR_EVER, |secs| secs.saturating_mul(1_000));
+        let deadline = written.saturating_add(ttl);
+        lock(&self.files.deadlines).insert(key.to_vec(), deadline);
+        let bytes = [&written.to_le_bytes()[..], &ttl.to_le_bytes(), value].concat();
+        Ok(self.files.put(key, &bytes).map_err(failed)?)
     }
 
     async fn read(&self, key: &[u8]) -> Result<Option<Bytes>, KvClientError> {
-        Ok(self.0.get(key).map_err(failed)?.map(Bytes::from))
+        let Some(bytes) = self.files.get(key).map_err(failed)? else {
+            return Ok(None);
+        };
+        let damaged = || Fault::not_applied(ErrorKind::Corrupt, "a damaged value");
+        let (written, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let (ttl, value) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+        let (written, ttl) = (u64::from_le_bytes(*written), u64::from_le_bytes(*ttl));
+        let is_alive = millis(SystemTime::now()) < self.deadline(key, written, ttl);
+        Ok(is_alive.then(|| Bytes::copy_from_slice(value)))
     }
 
     async fn read_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, KvClientError> {
@@ -36,7 +93,31 @@ impl KvDriver for Store {
     }
 
     async fn remove(&self, key: &[u8]) -> Result<(), KvClientError> {
-        Ok(self.0.delete(key).map_err(failed)?)
+        Ok(self.files.delete(key).map_err(failed)?)
+    }
+}
+
+struct World {
+    folder: TempDir,
+    caps: Caps,
+    flaw: KvFlaw,
+}
+
+impl Fixture for World {
+    async fn new(env: &Env) -> Result<Self, BoxError> {
+        Ok(Self {
+            folder: env.tempdir()?,
+            caps: super::CAPS,
+            flaw: KvFlaw::Files(Flaw::None),
+        })
+    }
+
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -44,10 +125,23 @@ impl kv_client::Open for World {
     type Store = Store;
 
     async fn open(&self, place: &str) -> Result<Store, BoxError> {
-        Ok(Store(self.place(place)?))
+        let folder: PathBuf = self.folder.path().canonicalize()?;
+        let flaw = match self.flaw {
+            KvFlaw::Files(flaw) => flaw,
+            _ => Flaw::None,
+        };
+        Ok(Store {
+            files: Files::open(folder.join(place.replace('/', "~")), flaw)?,
+            flaw: self.flaw,
+        })
     }
 }
 
-pub(crate) fn suite(caps: Caps, flaw: Flaw) -> Suite {
-    kv_client::suite_with(move |env| async move { World::new(&env, caps, flaw) })
+pub(crate) fn suite(caps: Caps, flaw: KvFlaw) -> Suite {
+    let declared = KvCaps::LEAST.with_ttl_restart(TtlRestart::Deadline);
+    let caps = caps.with_kv_client(declared);
+    kv_client::suite_with(move |env| async move {
+        let folder = env.tempdir()?;
+        Ok(World { folder, caps, flaw })
+    })
 }
