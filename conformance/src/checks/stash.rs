@@ -11,6 +11,7 @@ mod faults;
 mod frontiers;
 mod handles;
 mod methods;
+mod names;
 mod operations;
 mod peeks;
 mod rows;

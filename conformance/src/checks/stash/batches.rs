@@ -7,7 +7,7 @@ use larder_traits::{
 
 use super::methods::Write;
 use super::operations::{Looks, Weights, lists, side_by_side};
-use super::{Names, append, at, both_read, empty, faults, refuses, row, work};
+use super::{Names, append, at, both_read, empty, faults, names, refuses, row, work};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
 use crate::checks::outlives_power;
 use crate::cx::{Cx, brief};
@@ -77,6 +77,22 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .gate(outlives_power)
     .engines(&[Engine::Power])
     .run(|cx| Box::pin(st_13_6(cx))),
+    Check::new(
+        "ST-13.7",
+        "a kill while collections are made, dropped and made again: a dropped one does not come back",
+    )
+    .kills("dropped in memory")
+    .gate(durable)
+    .engines(&[Engine::Kill])
+    .run(|cx| Box::pin(st_13_7(cx))),
+    Check::new(
+        "ST-13.8",
+        "a cut while collections are made, dropped and made again: a dropped one does not come back",
+    )
+    .kills("drop not synced")
+    .gate(outlives_power)
+    .engines(&[Engine::Power])
+    .run(|cx| Box::pin(st_13_8(cx))),
     Check::new(
         "ST-13.5",
         "the disk is full within a batch and freed again: it goes on",
@@ -418,4 +434,14 @@ async fn st_13_2(cx: &Cx<dyn World>) -> Outcome {
 
 async fn st_13_6(cx: &Cx<dyn World>) -> Outcome {
     power::survives(cx, |cx| Box::pin(work::hire_frontiers(cx))).await
+}
+
+async fn st_13_7(cx: &Cx<dyn World>) -> Outcome {
+    let mut ends = vec![End::Dropped(5), End::Left(5)];
+    ends.extend(kill::kills(cx.profile));
+    kill::survives(cx, |cx| Box::pin(names::hire(cx)), &ends).await
+}
+
+async fn st_13_8(cx: &Cx<dyn World>) -> Outcome {
+    power::survives(cx, |cx| Box::pin(names::hire(cx))).await
 }

@@ -1,10 +1,12 @@
 //! What is done to a place that will be cut off: updates, seals, compactions and consolidations, alone and in batches.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use larder_traits::{Antichain, StashError, Timestamp};
 
 use super::{Names, at, row};
-use crate::check::{Stop, describe};
+use crate::check::{Outcome, Stop, describe};
 use crate::cx::{Cx, brief};
 use crate::engine::work::{Crew, Told, Worker};
 use crate::model::stash::{Collection, Update};
@@ -129,7 +131,27 @@ impl Books {
         let c = self.collections[which];
         let since = self.handle.since(c).await?;
         let upper = self.handle.upper(c).await?;
-        Ok((since, upper, self.handle.iter(c).await?))
+        let rows = self.handle.iter(c).await?;
+        self.each_key_reads(c, &rows).await?;
+        Ok((since, upper, rows))
+    }
+
+    /// What is found by a key is what is found without one: a store may have an index of its own for it.
+    async fn each_key_reads(&mut self, c: Names, rows: &[Update<String, String>]) -> Outcome {
+        let mut keys: BTreeSet<String> = rows.iter().map(|((key, _), ..)| key.clone()).collect();
+        keys.insert("absent".into());
+        for key in keys {
+            let of_key = rows.iter().filter(|((of, _), ..)| *of == key);
+            let expected: Vec<_> = of_key
+                .map(|((_, value), time, diff)| (value.clone(), *time, *diff))
+                .collect();
+            let found = self.handle.iter_key(c, &key).await?;
+            if found != expected {
+                let what = format!("iter_key of {key:?} after a cut, beside iter");
+                return Err(Stop::fail(what, brief(&found), brief(&expected)));
+            }
+        }
+        Ok(())
     }
 }
 

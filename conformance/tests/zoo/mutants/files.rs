@@ -215,9 +215,16 @@ fn killed_rows() -> Vec<Mutant> {
             || files::stash(PROCESS, RowFlaw::ConsolidationSplit),
         ),
         f(
+            "st-file-log-done-again",
+            "ST-13",
+            &[],
+            "a log that a killed process left is carried out, whether it was done or not",
+            || files::stash(PROCESS, RowFlaw::LogDoneAgain),
+        ),
+        f(
             "st-file-drops-in-memory",
             "ST-13",
-            &["ST-1"],
+            &[],
             "a dropped collection is dropped for this process only",
             || files::stash(PROCESS, RowFlaw::DropsInMemory),
         ),
@@ -436,6 +443,13 @@ fn cut_off_rows() -> Vec<Mutant> {
             &[],
             "the log of a commit is removed before what it describes was synced",
             || files::stash(CAPS, RowFlaw::LogCutEarly),
+        ),
+        f(
+            "st-file-drop-not-synced",
+            "ST-13",
+            &["ST-1"],
+            "the drop of a collection is not synced",
+            || files::stash(CAPS, RowFlaw::DropNotSynced),
         ),
     ]
     .into_iter()
