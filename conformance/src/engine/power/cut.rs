@@ -16,8 +16,15 @@ use crate::engine::work::{Crew, Hire, Told, Worker};
 use crate::fixture::{Folders, World};
 use crate::sim_disk::SimDisk;
 
-/// How many operations each worker performs.
+/// How many operations each worker performs at least.
 const OPERATIONS: u64 = 6;
+
+/// How often what a worker did becomes durable at least: what replaces or removes something durable is cut off only once
+/// it is becoming durable itself. Stores that are flushed take more operations for that than others.
+const DURABLE: usize = 3;
+
+/// How many operations each worker performs at most.
+const OPERATIONS_MAX: u64 = 16;
 
 pub(super) async fn survives<W>(cx: &Cx<W>, hire: Hire<W>) -> Outcome
 where
@@ -295,10 +302,15 @@ async fn perform(
             .unwrap_or_else(PoisonError::into_inner)
             .push(mark);
     };
-    for n in 0..OPERATIONS {
+    let mut durable = 0;
+    for n in 0..OPERATIONS_MAX {
+        if n >= OPERATIONS && durable >= DURABLE {
+            break;
+        }
         mark(n, What::Began);
         let is_durable = worker.perform(n).await?;
         mark(n, What::Done(is_durable));
+        durable += usize::from(is_durable);
     }
     Ok(())
 }

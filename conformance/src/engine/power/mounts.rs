@@ -42,7 +42,8 @@ impl Mounted {
                 "-t".as_ref(),
                 "ext4".as_ref(),
                 "-o".as_ref(),
-                "loop,errors=remount-ro,noinit_itable".as_ref(),
+                // Not every file system writes a file before a rename that replaces another by it.
+                "loop,errors=remount-ro,noinit_itable,noauto_da_alloc".as_ref(),
                 image.as_ref(),
                 folder.as_ref(),
             ],

@@ -400,6 +400,13 @@ fn cut_off_frames() -> Vec<Mutant> {
             "a flush overwrites old frames at a stroke, and syncs them",
             || files::blob_store(CAPS, FrameFlaw::Files(Flaw::InPlace)),
         ),
+        f(
+            "bs-file-delete-not-synced",
+            "BS-5",
+            &["BS-3", "BS-11"],
+            "a flush does not sync the folder after its deletes",
+            || files::blob_store(CAPS, FrameFlaw::Files(Flaw::DeleteNotSynced)),
+        ),
     ]
     .into_iter()
     .map(awaiting)
@@ -429,6 +436,13 @@ fn cut_off_rows() -> Vec<Mutant> {
             &["ST-6", "ST-7"],
             "a seal or a compaction that comes alone is not synced",
             || files::stash(CAPS, RowFlaw::FrontiersNotSynced),
+        ),
+        f(
+            "st-file-consolidation-not-synced",
+            "ST-13",
+            &["ST-8"],
+            "a consolidation is not synced, and takes what was there before along",
+            || files::stash(CAPS, RowFlaw::ConsolidationNotSynced),
         ),
         f(
             "st-file-every-other-synced",
