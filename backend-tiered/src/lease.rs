@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use larder_traits::{
-    Change, ChangeId, ChangeLog, Clock, ErrorKind, Fault, ObjectId, Step, WriterId,
+    Change, ChangeId, ChangeLog, Classify, Clock, ErrorKind, Fault, ObjectId, Step, WriterId,
 };
 
 use crate::native::Core;
@@ -31,7 +31,7 @@ pub(crate) struct Journal {
 struct State {
     /// Until when the log is known to grant the lease.
     until: Option<SystemTime>,
-    /// How often the lease had ended before it was extended: others may have claimed what was recorded before.
+    /// How often the lease may have ended before it was extended: others may have claimed what was recorded before.
     lapses: u64,
     open: HashSet<ChangeId>,
     /// The changes that this writer has begun itself and not struck out yet.
@@ -66,8 +66,8 @@ impl Journal {
         self.log.renew(self.writer, wanted).await?;
         let mut state = self.lock();
         // By now: the call may have taken longer than the lease had left.
-        let now = self.clock.now();
-        state.lapses += u64::from(state.until.is_some_and(|until| until <= now));
+        let latest = self.latest_now();
+        state.lapses += u64::from(state.until.is_some_and(|until| until <= latest));
         state.until = state.until.max(Some(wanted));
         Ok(())
     }
@@ -81,11 +81,18 @@ impl Journal {
         self.lock().lapses
     }
 
+    /// What the clock of another process may show: the clocks of those that share a log differ by less than a quarter
+    /// of a lease.
+    fn latest_now(&self) -> SystemTime {
+        let now = self.clock.now();
+        now.checked_add(self.lease / 4).unwrap_or(now)
+    }
+
     /// Whether the lease may have ended since it had lapsed so often. If not, nobody has claimed anything since then.
     fn may_have_lapsed_since(&self, lapses: u64) -> bool {
-        let now = self.clock.now();
+        let latest = self.latest_now();
         let state = self.lock();
-        state.lapses != lapses || state.until.is_none_or(|until| until <= now)
+        state.lapses != lapses || state.until.is_none_or(|until| until <= latest)
     }
 
     /// Whether the log has a change of this name for this writer.
@@ -119,7 +126,8 @@ impl fmt::Debug for Journal {
 /// A change under way.
 ///
 /// Let go of without [`close`](Self::close) it stays in the log, for recovery. If nothing but an upload has happened
-/// yet, which is what a dropped caller leaves, its payload is removed in the background first.
+/// yet, which is what a dropped caller leaves, its payload is removed in the background first, unless there is enough
+/// under way.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) core: Arc<Core>,
@@ -224,13 +232,15 @@ impl Entry {
         self.may_swap
     }
 
-    /// Strikes the change out; if that fails, recovery finds nothing left to do.
-    pub(crate) async fn close(mut self) {
+    /// Strikes the change out; if that fails, recovery finds nothing left to do. Whether it was not another's by now, as
+    /// far as the log tells: it does not know a change any more that another has struck out.
+    pub(crate) async fn close(mut self) -> bool {
         let Core { journal, .. } = &*self.core;
         let complete = || journal.log.complete(journal.writer, self.change.id);
-        drop(self.core.insist(complete).await);
+        let completed = self.core.insist(complete).await;
         journal.lock().begun.remove(&self.change.id);
         self.is_armed = false;
+        !completed.is_err_and(|fault| fault.kind() == ErrorKind::Conflict)
     }
 
     /// Leaves the change in the log as it is.
@@ -241,7 +251,9 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if mem::take(&mut self.is_armed) && self.change.step == Step::Upload {
+        let is_upload = mem::take(&mut self.is_armed) && self.change.step == Step::Upload;
+        // Beyond the bound it stays in the log as it is, and recovery sees to it.
+        if is_upload && !self.core.is_cleanup_full() {
             let left = Self {
                 core: Arc::clone(&self.core),
                 change: self.change.clone(),

@@ -172,13 +172,13 @@ async fn install(
             entry.discard(None, old).await;
             Ok(())
         }
-        Swapped::Won if entry.is_unclaimed().await => {
-            entry.close().await;
-            Ok(())
-        }
         Swapped::Won => {
             let id = entry.change.object.clone();
-            entry.leave();
+            let is_unclaimed = entry.is_unclaimed().await;
+            // Claimed or not, there is nothing left to do that the log has to know.
+            if entry.close().await && is_unclaimed {
+                return Ok(());
+            }
             Err(take_out(core, id, redirect).await)
         }
         Swapped::Lost => {

@@ -15,7 +15,7 @@ impl Entry {
     /// Removes these payloads, to which no row refers or will refer, in the background.
     pub(crate) async fn discard(mut self, created: Option<ObjectId>, replaced: Option<ObjectId>) {
         let core = Arc::clone(&self.core);
-        if core.background.len() < core.config.cleanups_max {
+        if !core.is_cleanup_full() {
             let removal = async move {
                 if self.record_removal(created, replaced, true).await {
                     self.remove().await;
@@ -46,7 +46,7 @@ impl Entry {
             return past_commit(error, "another writer may have made the swap");
         }
         let core = Arc::clone(&self.core);
-        if core.background.len() < core.config.cleanups_max {
+        if !core.is_cleanup_full() {
             core.background.spawn(async move {
                 self.remove().await;
             });
@@ -142,14 +142,21 @@ impl Entry {
 }
 
 impl Core {
+    /// Whether there are as many removals under way as there may be.
+    pub(crate) fn is_cleanup_full(&self) -> bool {
+        self.background.len() >= self.config.cleanups_max
+    }
+
     /// Removes a payload to which no row refers or will refer, as a change of its own.
     pub(crate) async fn discard_payload(self: &Arc<Self>, object: &ObjectId, payload: ObjectId) {
         let entry = Entry::begin(self, object, Step::Remove, None, Some(payload)).await;
         // Where it cannot be recorded, it ends by its own deadline, which is why it was left.
-        if let Ok(entry) = entry {
-            self.background.spawn(async move {
+        match entry {
+            Ok(entry) if self.is_cleanup_full() => entry.leave(),
+            Ok(entry) => self.background.spawn(async move {
                 entry.remove().await;
-            });
+            }),
+            Err(_) => {}
         }
     }
 }

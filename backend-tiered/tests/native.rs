@@ -72,6 +72,34 @@ async fn a_replaced_payload_stays_for_the_grace_and_join_waits_for_it() {
     assert_eq!(long.held().rows, 1);
 }
 
+/// Failure: each dropped caller of an upload added a task, however many there were. Cause: only removals after a swap
+/// were counted against the bound. Fix: beyond it an upload stays on record for recovery as well (TS-7).
+#[tokio::test]
+async fn uploads_of_dropped_callers_beyond_the_bound_wait_in_the_log() {
+    let (place, long) = (
+        MemPlace::open(MemConfig::private()),
+        MemPlace::open(MemConfig::private()),
+    );
+    let config = TieredConfig::new(place.caps(), long.caps())
+        .with_threshold_bytes(16)
+        .with_grace(Duration::ZERO)
+        .with_cleanups_max(0);
+    let (high, log) = (place.high_volume(), place.change_log());
+    let storage = TieredStorage::new(high, long.high_volume(), log, config).unwrap();
+    let (id, metadata) = (id("k"), Metadata::new());
+    for value in 0..3 {
+        let never = large(value).chain(stream::pending()).boxed();
+        let put = storage.put_object(&id, &metadata, never);
+        let dropped = tokio::time::timeout(Duration::from_millis(20), put).await;
+        dropped.expect_err("a stream without an end");
+    }
+    storage.join().await;
+    assert_eq!(place.held().changes, 3);
+    let report = storage.recover().await.unwrap();
+    assert_eq!((report.finished, report.kept), (3, 0));
+    assert_eq!((place.held().changes, long.held().rows), (0, 0));
+}
+
 /// A step in the middle of a change panics. The caller is told, `join` ends, and recovery finds the change (TS-7).
 #[tokio::test]
 async fn a_panic_ends_where_it_began() {

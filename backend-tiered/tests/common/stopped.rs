@@ -1,14 +1,15 @@
 //! Writers that are stopped at any of their steps while time goes on for others, and calls that are never answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_conformance::Faults;
 use larder_conformance::lin::ModelName;
 use larder_conformance::schedule::Run;
-use larder_traits::Metadata;
+use larder_traits::{Clock, Metadata, TestClock};
 
 use super::checks::{Checked, join, may_keep, plain, worlds};
-use super::{Calls, Does, LEASE, Made, Make, Start, World};
+use super::{Calls, Does, LEASE, Made, Make, Parts, Start, World};
 
 /// What others do while a writer is stopped.
 const MEANWHILE: [&[Does]; 5] = [
@@ -18,6 +19,9 @@ const MEANWHILE: [&[Does]; 5] = [
     &[Does::PutLarge],
     &[Does::PutLarge, Does::PutSmall],
 ];
+
+/// A pause that is longer than a lease, by clocks that are the same.
+const LONG: (Duration, Duration) = (Duration::from_secs(60), Duration::ZERO);
 
 fn recover(run: &Run, store: &Made) -> Checked<()> {
     let store = Arc::clone(store);
@@ -45,11 +49,13 @@ struct Stop {
 }
 
 impl Stop {
-    /// Stops a writer after so many steps, recovers all that it has left once its lease is over, and lets others write.
+    /// Stops a writer after so many steps and for so long, recovers all that it has left in a process whose clock is
+    /// ahead by so much, and lets others write.
     fn at(
         world: World,
         (start, does, then): (Start, Does, &[Does]),
         steps: usize,
+        (pause, ahead): (Duration, Duration),
         make: Make<'_>,
     ) -> Checked<Self> {
         let (run, others) = (plain(), plain());
@@ -59,8 +65,17 @@ impl Stop {
         calls.make(&run, 0, &store, does, &metadata);
         let is_over = run.go_steps(steps);
         let payloads = world.long.held().rows;
-        world.clock.advance(LEASE * 2);
-        let other = world.open(&others, make);
+        world.clock.advance(pause);
+        let theirs = Arc::new(TestClock::new());
+        let behind = world.clock.now().duration_since(theirs.now());
+        theirs.advance(behind.map_err(|e| e.to_string())? + ahead);
+        let other = world.open(&others, &|parts: Parts| {
+            let clock = Arc::clone(&theirs);
+            match ahead.is_zero() {
+                true => make(parts),
+                false => make(Parts { clock, ..parts }),
+            }
+        });
         recover(&others, &other)?;
         calls.last_look(&others, &other);
         for (client, does) in (1..).zip(then) {
@@ -120,7 +135,7 @@ pub fn stopped_writer(make: Make<'_>) -> Checked<(usize, usize)> {
                                 "{start:?}, {does:?} stopped after {steps} steps, meanwhile {then:?}\n{calls:?}{why}"
                             )
                         };
-                        let stop = Stop::at(open(), (start, does, then), steps, make)?;
+                        let stop = Stop::at(open(), (start, does, then), steps, LONG, make)?;
                         let gone_on = stop.goes_on();
                         let errors = stop.calls.errors();
                         let is_unsure = errors.iter().any(|e| e.starts_with("Conflict Unknown"));
@@ -158,7 +173,7 @@ pub fn stopped_and_killed(make: Make<'_>) -> Checked {
             let mut was_over = false;
             for more in 0.. {
                 let what = (Start::Redirect, Does::PutLarge, then);
-                let stop = Stop::at(World::new(), what, steps, make)?;
+                let stop = Stop::at(World::new(), what, steps, LONG, make)?;
                 was_over = stop.is_over;
                 let has_ended = stop.run.go_steps(more);
                 let mut judged = stop.judge(make);
@@ -184,6 +199,36 @@ pub fn stopped_and_killed(make: Make<'_>) -> Checked {
         }
     }
     Ok(kills)
+}
+
+/// TS-7: a writer is stopped for a little less than its lease, and recovered by a process whose clock is ahead.
+pub fn stopped_under_skew(make: Make<'_>) -> Checked {
+    let mut stops = 0;
+    let skewed = (LEASE - LEASE / 10, LEASE / 5);
+    for start in Start::ALL {
+        for then in MEANWHILE {
+            for steps in 0.. {
+                let what = (start, Does::PutLarge, then);
+                let stop = Stop::at(World::new(), what, steps, skewed, make)?;
+                let gone_on = stop.goes_on();
+                let errors = stop.calls.errors();
+                if errors.iter().any(|e| e.starts_with("Conflict Unknown")) {
+                    stop.calls.may_be_taken_out(0);
+                }
+                gone_on.and_then(|()| stop.judge(make)).map_err(|why| {
+                    let calls = &stop.calls;
+                    format!(
+                        "{start:?}, stopped after {steps} steps, meanwhile {then:?}\n{calls:?}{why}"
+                    )
+                })?;
+                stops += 1;
+                if stop.is_over {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(stops)
 }
 
 /// More steps than any call takes that is answered; what hangs keeps its lease alive for ever.
