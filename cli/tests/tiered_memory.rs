@@ -75,6 +75,10 @@ fn grown_kib(len_bytes: usize) -> [u64; 2] {
     })
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "the figure is what the test is run for"
+)]
 fn takes_little(len_bytes: usize) {
     let [put_kib, got_kib] = grown_kib(len_bytes);
     let mib = len_bytes >> 20;
