@@ -136,6 +136,9 @@ pub(crate) struct Entry {
     lapses: Option<u64>,
     /// Whether the log may have the swap on record. Whoever claims it then may make the swap.
     may_swap: bool,
+    /// Whether somebody may have claimed the change with the swap on record, made the swap and struck the change out,
+    /// before the log took it for a new one.
+    may_be_swapped: bool,
     is_armed: bool,
 }
 
@@ -165,6 +168,7 @@ impl Entry {
             core: Arc::clone(core),
             lapses: Some(core.journal.lapses()),
             may_swap: change.step == Step::Swap,
+            may_be_swapped: false,
             change,
             is_armed: true,
         }
@@ -182,11 +186,13 @@ impl Entry {
         {
             return Err(claimed());
         }
+        let could_swap = self.may_swap;
         self.may_swap |= change.step == Step::Swap;
         core.insist(|| journal.log.record(journal.writer, change))
             .await?;
         // The same may have happened on the way to the log.
         if self.lapses.is_some() && journal.may_have_lapsed_since(lapses) {
+            self.may_be_swapped |= could_swap;
             return Err(claimed());
         }
         self.lapses = Some(lapses);
@@ -232,6 +238,11 @@ impl Entry {
         self.may_swap
     }
 
+    /// Whether somebody else may have made the swap, though the log has the change for this writer.
+    pub(crate) fn may_be_swapped(&self) -> bool {
+        self.may_be_swapped
+    }
+
     /// Strikes the change out; if that fails, recovery finds nothing left to do. Whether it was not another's by now, as
     /// far as the log tells: it does not know a change any more that another has struck out.
     pub(crate) async fn close(mut self) -> bool {
@@ -259,6 +270,7 @@ impl Drop for Entry {
                 change: self.change.clone(),
                 lapses: self.lapses,
                 may_swap: self.may_swap,
+                may_be_swapped: self.may_be_swapped,
                 is_armed: false,
             };
             self.core.background.spawn(async move {

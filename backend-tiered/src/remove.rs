@@ -40,11 +40,16 @@ impl Entry {
         }
         let created = self.change.created.clone();
         let is_recorded = self.advance(Step::Remove, created, None).await.is_ok();
-        // From here on nobody makes it any more, so one look tells whether somebody has.
+        let unsure = "another writer may have made the swap";
+        // From here on nobody makes it any more, so one look tells whether there is a payload to remove.
         if !is_recorded || !matches!(self.is_referenced().await, Some(false)) {
             self.leave();
-            return past_commit(error, "another writer may have made the swap");
+            return past_commit(error, unsure);
         }
+        let error = match self.may_be_swapped() {
+            true => past_commit(error, unsure),
+            false => error,
+        };
         let core = Arc::clone(&self.core);
         if !core.is_cleanup_full() {
             core.background.spawn(async move {

@@ -91,6 +91,16 @@ fn a_writer_stopped_at_every_step_while_others_with_a_clock_ahead_recover() {
     assert!(stops > 100, "far fewer stops than steps");
 }
 
+/// Failure: a put was `NotApplied` whose object had been read. Cause: its own swaps were refused, it was stopped, and
+/// recovery made the swap, which somebody overwrote before the writer looked. Fix: a writer whose change may have been
+/// claimed with the swap on record says `Unknown`.
+#[test]
+fn a_writer_stopped_at_every_step_whose_swaps_are_refused() {
+    let stops = held(stopped::stopped_and_refused(&shipped));
+    println!("{stops} stops of a writer whose swaps are refused");
+    assert!(stops > 300, "far fewer stops than steps");
+}
+
 #[test]
 fn a_writer_stopped_over_a_redirect_and_killed_when_it_goes_on() {
     let kills = held(stopped::stopped_and_killed(&shipped));

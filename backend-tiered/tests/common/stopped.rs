@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_conformance::Faults;
 use larder_conformance::lin::ModelName;
 use larder_conformance::schedule::Run;
+use larder_conformance::{FaultKind, Faults};
 use larder_traits::{Clock, Metadata, TestClock};
 
 use super::checks::{Checked, join, may_keep, plain, worlds};
@@ -58,12 +58,33 @@ impl Stop {
         (pause, ahead): (Duration, Duration),
         make: Make<'_>,
     ) -> Checked<Self> {
+        Self::begun(
+            world,
+            (start, does, then),
+            steps,
+            (pause, ahead),
+            &|_| {},
+            make,
+        )
+    }
+
+    /// As [`at`](Self::at), with something that happens before the writer begins.
+    fn begun(
+        world: World,
+        (start, does, then): (Start, Does, &[Does]),
+        steps: usize,
+        (pause, ahead): (Duration, Duration),
+        before: &dyn Fn(&World),
+        make: Make<'_>,
+    ) -> Checked<Self> {
         let (run, others) = (plain(), plain());
         let (calls, metadata) = (Calls::default(), Metadata::new());
         let store = world.open(&run, make);
         start.prepare(&run, &store, &metadata);
+        before(&world);
         calls.make(&run, 0, &store, does, &metadata);
         let is_over = run.go_steps(steps);
+        world.switch.disarm();
         let payloads = world.long.held().rows;
         world.clock.advance(pause);
         let theirs = Arc::new(TestClock::new());
@@ -199,6 +220,37 @@ pub fn stopped_and_killed(make: Make<'_>) -> Checked {
         }
     }
     Ok(kills)
+}
+
+/// TS-7: the high-volume tier refuses every swap of a writer that is stopped at each of its steps, and of no others.
+pub fn stopped_and_refused(make: Make<'_>) -> Checked {
+    let mut stops = 0;
+    let refuse = |world: &World| {
+        world.switch.only(&["compare_and_write"]);
+        world.switch.arm_all(FaultKind::ErrorBefore);
+    };
+    for start in Start::ALL {
+        for does in Does::WRITES {
+            for then in MEANWHILE {
+                for steps in 0.. {
+                    let what = (start, does, then);
+                    let stop = Stop::begun(World::new(), what, steps, LONG, &refuse, make)?;
+                    refuse(&stop.world);
+                    let gone_on = stop.goes_on();
+                    stop.world.switch.disarm();
+                    gone_on.and_then(|()| stop.judge(make)).map_err(|why| {
+                        let calls = &stop.calls;
+                        format!("{what:?} refused, stopped after {steps} steps\n{calls:?}{why}")
+                    })?;
+                    stops += 1;
+                    if stop.is_over {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(stops)
 }
 
 /// TS-7: a writer is stopped for a little less than its lease, and recovered by a process whose clock is ahead.
