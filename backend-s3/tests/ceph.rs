@@ -1,13 +1,18 @@
 //! The suite on a real server: Ceph's object gateway, with a proxy before it that makes it fail.
 //!
-//! `cargo xtask test` starts one, and so does `cargo xtask services up ceph`, which prints the variable that names it.
+//! `cargo xtask test --ceph` starts one, and so does `cargo xtask services up ceph`, which prints the variable that names it.
 //! Where there is none, the checks are ignored and say so.
+
+mod powers;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use larder_conformance::proxy::Proxy;
 use larder_conformance::{
     BoxError, Caps, Env, Faults, Fixture, backend, blob_multi, harness, high_volume,
@@ -22,6 +27,8 @@ const SECRET_KEY: &str = "larder-secret";
 const BUCKET: &str = "larder-conformance";
 
 struct World {
+    /// The gateway itself.
+    endpoint: String,
     /// What the names of this world start with, so that worlds share the bucket and nothing else.
     prefix: String,
     proxy: Arc<Proxy>,
@@ -35,15 +42,20 @@ fn config(endpoint: &str) -> S3Config {
         .with_credentials(ACCESS_KEY, SECRET_KEY)
         .with_page_keys_max(500)
         .with_in_flight_max(const { NonZeroUsize::new(32).expect("it is not zero") })
-        // The least that the gateway accepts, and a value that has three parts.
+        // The shortest parts that the gateway accepts, and values of two parts that the quick profile still writes.
         .with_part_len_bytes(const { NonZeroUsize::new(5 << 20).expect("it is not zero") })
-        .with_value_len_bytes_max(11 << 20)
-        .with_object_len_bytes_max(11 << 20)
+        .with_value_len_bytes_max(8 << 20)
+        .with_object_len_bytes_max(8 << 20)
         .with_row_len_bytes_max(1 << 20)
 }
 
+async fn proxy(endpoint: &str) -> Result<Proxy, BoxError> {
+    let addr = endpoint.strip_prefix("http://").unwrap_or(endpoint);
+    Ok(Proxy::start(addr.parse()?).await?)
+}
+
 impl World {
-    fn endpoint(&self) -> String {
+    fn through_proxy(&self) -> String {
         format!("http://{}", self.proxy.addr())
     }
 
@@ -53,7 +65,7 @@ impl World {
     }
 
     async fn place(&self, place: &str, conditions: bool) -> Result<S3Place, BoxError> {
-        let config = config(&self.endpoint())
+        let config = config(&self.through_proxy())
             .with_prefix(format!("{}/{place}", self.prefix))
             .with_conditional_writes(conditions)
             .with_clock(Arc::<TestClock>::clone(&self.clock));
@@ -67,19 +79,20 @@ impl World {
 impl Fixture for World {
     async fn new(env: &Env) -> Result<Self, BoxError> {
         let endpoint = std::env::var(VARIABLE)?;
-        create_bucket(&endpoint).await?;
-        let addr = endpoint.strip_prefix("http://").unwrap_or(&endpoint);
-        let proxy = Arc::new(Proxy::start(addr.parse()?).await?);
+        // Creating it again does nothing.
+        let create = client(&endpoint).create_bucket().bucket(BUCKET);
+        create.send().await?;
         Ok(Self {
             prefix: env.prefix.clone(),
-            proxy,
+            proxy: Arc::new(proxy(&endpoint).await?),
+            endpoint,
             clock: Arc::default(),
             opened: Mutex::default(),
         })
     }
 
     fn caps(&self) -> Caps {
-        config(&self.endpoint()).caps()
+        config(&self.through_proxy()).caps()
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {
@@ -96,10 +109,14 @@ impl Fixture for World {
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         Some(Arc::<Proxy>::clone(&self.proxy))
     }
+
+    fn child(&self) -> bool {
+        true
+    }
 }
 
-/// Creating it again does nothing.
-async fn create_bucket(endpoint: &str) -> Result<(), BoxError> {
+/// Amazon's client, without anything of ours.
+fn client(endpoint: &str) -> Client {
     let http = aws_smithy_http_client::Builder::new().build_http();
     let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test");
     let config = aws_sdk_s3::Config::builder()
@@ -110,9 +127,7 @@ async fn create_bucket(endpoint: &str) -> Result<(), BoxError> {
         .credentials_provider(credentials)
         .force_path_style(true)
         .build();
-    let client = aws_sdk_s3::Client::from_conf(config);
-    client.create_bucket().bucket(BUCKET).send().await?;
-    Ok(())
+    Client::from_conf(config)
 }
 
 impl blob_multi::Open for World {
@@ -120,6 +135,78 @@ impl blob_multi::Open for World {
 
     async fn open(&self, place: &str) -> Result<S3Blob, BoxError> {
         self.blobs(place).await
+    }
+
+    /// Each was opened while all was well; wrong credentials are refused by `open`.
+    async fn unusable(&self) -> Result<Vec<(&'static str, S3Blob)>, BoxError> {
+        let bucket = format!("larder-gone-{}", std::process::id());
+        let client = client(&self.endpoint);
+        client.create_bucket().bucket(&bucket).send().await?;
+        let removed = S3Config::new(&bucket)
+            .with_endpoint(&self.endpoint)
+            .with_credentials(ACCESS_KEY, SECRET_KEY);
+        let nowhere = S3Place::open(removed).await?;
+        client.delete_bucket().bucket(&bucket).send().await?;
+        let short = proxy(&self.endpoint).await?;
+        let behind = config(&format!("http://{}", short.addr()));
+        let unheard = S3Place::open(behind).await?;
+        drop(short);
+        Ok(vec![
+            ("a bucket that was removed", nowhere.blob_multi()),
+            ("a port that nobody listens on", unheard.blob_multi()),
+        ])
+    }
+
+    fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)> {
+        powers::garbled(&self.proxy)
+    }
+
+    fn foreign(&self, place: &str) -> Option<Arc<dyn blob_multi::Foreign>> {
+        Some(Arc::new(Beside {
+            client: client(&self.endpoint),
+            place: format!("{}/{place}", self.prefix),
+        }))
+    }
+}
+
+/// What lies around a place in its bucket.
+struct Beside {
+    client: Client,
+    place: String,
+}
+
+impl blob_multi::Foreign for Beside {
+    fn plant(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async {
+            for name in powers::foreign_names(&self.place) {
+                let body = format!("foreign {name}").into_bytes().into();
+                let put = self
+                    .client
+                    .put_object()
+                    .bucket(BUCKET)
+                    .key(&name)
+                    .body(body);
+                put.send().await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<String, BoxError>> {
+        async {
+            let mut seen = String::new();
+            for name in powers::foreign_names(&self.place) {
+                let get = self.client.get_object().bucket(BUCKET).key(&name);
+                let found = get.send().await?;
+                let etag = found.e_tag().unwrap_or_default().to_owned();
+                let body = found.body.collect().await?.into_bytes();
+                let body = String::from_utf8_lossy(&body).into_owned();
+                seen.push_str(&format!("{name} {etag} {body}\n"));
+            }
+            Ok(seen)
+        }
+        .boxed()
     }
 }
 
@@ -140,7 +227,7 @@ impl Fixture for Rows {
     }
 
     fn caps(&self) -> Caps {
-        config(&self.0.endpoint()).row_caps()
+        config(&self.0.through_proxy()).row_caps()
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {
@@ -153,6 +240,10 @@ impl Fixture for Rows {
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         self.0.faults()
+    }
+
+    fn child(&self) -> bool {
+        true
     }
 }
 

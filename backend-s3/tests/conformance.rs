@@ -3,6 +3,7 @@
 //! Pages of 32 keys and parts of 16 KiB: what a real place does for large data happens here for small ones. Pages of two
 //! keys are in `native`.
 
+mod powers;
 mod server;
 
 use std::num::NonZeroUsize;
@@ -10,10 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use larder_conformance::proxy::{Answer, Misbehaviour, Proxy};
-use larder_conformance::{
-    BoxError, Caps, Env, FaultKind, Faults, Fixture, backend, blob_multi, high_volume,
-};
+use larder_conformance::proxy::Proxy;
+use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, backend, blob_multi, high_volume};
 use larder_s3::{S3Backend, S3Blob, S3Config, S3HighVolume, S3Place};
 use larder_traits::TestClock;
 
@@ -124,41 +123,7 @@ impl blob_multi::Open for World {
     }
 
     fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)> {
-        let noise: &[u8] = b"\xff\0<<&;\r\n\x01nothing of this makes sense";
-        let cut: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult><Name>pan";
-        let octets = "application/octet-stream";
-        let kinds = [
-            (
-                "an error inside an answer of 200",
-                Misbehaviour::Answer(Answer::s3(200, "InternalError")),
-                Misbehaviour::ShortBody { len_bytes: 0 },
-            ),
-            (
-                "an answer that breaks off",
-                Misbehaviour::Answer(Answer::new(200).body("application/xml", cut)),
-                Misbehaviour::CutBody { after_bytes: 40 },
-            ),
-            (
-                "an answer that is shorter than it should be",
-                Misbehaviour::Answer(Answer::new(200)),
-                Misbehaviour::ShortBody { len_bytes: 150 },
-            ),
-            (
-                "noise",
-                Misbehaviour::Answer(Answer::new(200).body(octets, noise)),
-                Misbehaviour::ShortBody { len_bytes: 7 },
-            ),
-        ];
-        let garble = |(words, before, after)| {
-            let proxy = Arc::clone(&self.proxy);
-            let garble = Garble {
-                proxy,
-                before,
-                after,
-            };
-            (words, Arc::new(garble) as Arc<dyn Faults>)
-        };
-        kinds.into_iter().map(garble).collect()
+        powers::garbled(&self.proxy)
     }
 
     fn foreign(&self, place: &str) -> Option<Arc<dyn blob_multi::Foreign>> {
@@ -170,66 +135,15 @@ impl blob_multi::Open for World {
     }
 }
 
-/// Answers that look like a success and are none.
-struct Garble {
-    proxy: Arc<Proxy>,
-    /// What is answered to a request that the server never gets.
-    before: Misbehaviour,
-    /// What becomes of the answer to one that it does get.
-    after: Misbehaviour,
-}
-
-impl Faults for Garble {
-    fn arm(&self, nth: u64, kind: FaultKind) {
-        match kind {
-            FaultKind::ErrorBefore => self.proxy.misbehave(nth, self.before.clone()),
-            FaultKind::ErrorAfter => self.proxy.misbehave(nth, self.after.clone()),
-            kind => self.proxy.arm(nth, kind),
-        }
-    }
-
-    fn disarm(&self) -> bool {
-        self.proxy.disarm()
-    }
-}
-
 /// What lies around a place in its bucket.
 struct Beside {
     store: Arc<Store>,
     place: String,
 }
 
-impl Beside {
-    fn names(&self) -> Vec<String> {
-        let place = &self.place;
-        let around = [
-            "",
-            "/",
-            "/x",
-            "1",
-            "1/!blobs/x",
-            "/1/!blobs/x",
-            "!blobs/x",
-            "/!blobs",
-            "/!blobs1/x",
-            "/!objects/x",
-            "/blobs/x",
-        ];
-        // No key has one of these names, though they lie among those that keys have.
-        let among = [
-            "", "/", "//", "/a", "a/", "a//b", ".", "..", "a/../b", "!", "!4", "!zz", "!41", "!2f",
-            "a b", "a%20b", "\u{e9}", "!C3", "a.tmp~", "#tmp#",
-        ];
-        let among = among.iter().map(|name| format!("{place}/!blobs/{name}"));
-        let all = around.iter().map(|name| format!("{place}{name}"));
-        all.chain(among.filter(|name| name != &format!("{place}/!blobs/!")))
-            .collect()
-    }
-}
-
 impl blob_multi::Foreign for Beside {
     fn plant(&self) -> BoxFuture<'_, Result<(), BoxError>> {
-        for name in self.names() {
+        for name in powers::foreign_names(&self.place) {
             let body = format!("foreign {name}");
             self.store.plant(BUCKET, &name, body);
         }
@@ -237,7 +151,8 @@ impl blob_multi::Foreign for Beside {
     }
 
     fn look(&self) -> BoxFuture<'_, Result<String, BoxError>> {
-        let (planted, own) = (self.names(), format!("{}/!blobs/", self.place));
+        let planted = powers::foreign_names(&self.place);
+        let own = format!("{}/!blobs/", self.place);
         let mut seen = String::new();
         for (name, stored) in self.store.objects(BUCKET) {
             if planted.contains(&name) || !name.starts_with(&own) {
