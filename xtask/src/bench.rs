@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: Larder beside its peers, optimized.
 
-use crate::{Result, cargo, root};
+use crate::{Result, cargo, root, services};
 
 pub(crate) fn run(rest: &[String]) -> Result {
     let folder = root().join("target").join("larder").join("bench");
@@ -15,5 +15,9 @@ pub(crate) fn run(rest: &[String]) -> Result {
         &folder,
     ];
     arguments.extend(rest.iter().map(String::as_str));
+    if rest.iter().any(|word| word == "s3") {
+        let ceph = services::Ceph::start()?;
+        return cargo::run(&arguments, &[(services::CEPH, &ceph.endpoint)]);
+    }
     cargo::run(&arguments, &[])
 }

@@ -14,7 +14,10 @@ use std::process::ExitCode;
 
 /// The commands, for people who type none or a wrong one; `tidy` holds the README against them.
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
-    ("test", "run every test of the workspace, doc tests too"),
+    (
+        "test",
+        "[--ceph] run every test of the workspace, doc tests too; with a real S3 server where one can be had",
+    ),
     (
         "services",
         "up|down ceph: a real S3 server for tests, installed where that can be done",

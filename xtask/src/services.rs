@@ -25,29 +25,82 @@ const PACKAGES: [(&str, &str); 5] = [
     ("ceph", "ceph-common"),
 ];
 
-/// How long a step may take that waits for others.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long Ceph may take to come up, what has to be installed included.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long it may take before tests go on without it.
+const PATIENCE_OF_TESTS: Duration = Duration::from_secs(180);
+
+/// How long processes may take to end.
+const PATIENCE_WITH_THE_DEAD: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(rest: &[String]) -> Result {
     let words: Vec<&str> = rest.iter().map(String::as_str).collect();
     match words[..] {
         ["up", "ceph"] => {
-            let endpoint = ceph_up()?;
+            let endpoint = ceph_up(&folder("ceph"), PATIENCE).map_err(|why| {
+                format!("{why}; `cargo xtask services down ceph` removes what came up of it")
+            })?;
             answer(&format!("export {CEPH}={endpoint}"));
             Ok(())
         }
-        ["down", "ceph"] => ceph_down(),
+        ["down", "ceph"] => ceph_down(&folder("ceph")),
         _ => Err("services takes `up ceph` or `down ceph`".into()),
     }
 }
 
-fn folder() -> PathBuf {
+/// A Ceph for one run of the tests or of a bench, beside one that somebody works with; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ceph {
+    /// The value of [`CEPH`].
+    pub(crate) endpoint: String,
+    folder: Option<PathBuf>,
+}
+
+impl Ceph {
+    /// The one that the environment names; otherwise a new one.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, in one line, within a few minutes.
+    pub(crate) fn start() -> std::result::Result<Self, String> {
+        let named = std::env::var(CEPH).ok().filter(|it| !it.is_empty());
+        if let Some(endpoint) = named {
+            return Ok(Self {
+                endpoint,
+                folder: None,
+            });
+        }
+        let folder = folder("ceph-of-tests");
+        match ceph_up(&folder, PATIENCE_OF_TESTS) {
+            Ok(endpoint) => Ok(Self {
+                endpoint,
+                folder: Some(folder),
+            }),
+            Err(why) => {
+                // What came up of it is of no use to anybody.
+                ceph_down(&folder).map_err(|more| format!("{why}; {more}"))?;
+                Err(why)
+            }
+        }
+    }
+}
+
+impl Drop for Ceph {
+    fn drop(&mut self) {
+        if let Some(Err(why)) = self.folder.as_deref().map(ceph_down) {
+            say(&format!("Ceph could not be ended: {why}"));
+        }
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
     // The path of a socket has to be short, and that of a checkout need not be.
-    root().join("target").join("services").join("ceph")
+    root().join("target").join("services").join(name)
 }
 
 /// Installs what is missing where that can be done, and says what is missing where it cannot.
-fn install() -> Result {
+fn install(until: Instant) -> Result {
     let missing: Vec<&str> = PACKAGES
         .iter()
         .filter(|(program, _)| !is_there(program))
@@ -62,12 +115,30 @@ fn install() -> Result {
         return Err(line);
     }
     say(&format!("$ apt-get install {}", missing.join(" ")));
-    let mut apt = Command::new("apt-get");
-    apt.args(["install", "--yes", "--no-install-recommends"])
-        .args(&missing)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    output(&mut apt).map_err(|why| format!("{line} ({why})"))?;
+    let apt = |arguments: &[&str]| {
+        let mut apt = bounded("apt-get", until);
+        apt.args(["--quiet", "--yes", "-o", "DPkg::Lock::Timeout=30"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        output(&mut apt).map_err(|why| format!("{line} ({why})"))
+    };
+    let install = ["install", "--no-install-recommends"];
+    let fetch = [&install[..], &["--download-only"], &missing].concat();
+    if apt(&fetch).is_err() {
+        // A fresh machine does not know yet what there is.
+        apt(&["update"])?;
+        apt(&fetch)?;
+    }
+    apt(&[&install[..], &missing].concat())?;
     Ok(())
+}
+
+/// A command that is ended when the time is over.
+fn bounded(program: &str, until: Instant) -> Command {
+    let left = until.saturating_duration_since(Instant::now()).as_secs();
+    let mut command = Command::new("timeout");
+    command.args([&left.max(1).to_string(), program]);
+    command
 }
 
 fn is_there(program: &str) -> bool {
@@ -80,23 +151,22 @@ struct Cluster {
     folder: PathBuf,
     mon_port: u16,
     gateway_port: u16,
+    /// When it has to be up.
+    until: Instant,
 }
 
-fn ceph_up() -> std::result::Result<String, String> {
-    install()?;
-    ceph_down()?;
+fn ceph_up(folder: &Path, patience: Duration) -> std::result::Result<String, String> {
+    let until = Instant::now() + patience;
+    install(until)?;
+    ceph_down(folder)?;
     let cluster = Cluster {
-        folder: folder(),
+        folder: folder.to_owned(),
         mon_port: free_port()?,
         gateway_port: free_port()?,
+        until,
     };
     let began = Instant::now();
-    if let Err(why) = cluster.start() {
-        let shown = cluster.folder.display();
-        return Err(format!(
-            "no Ceph: {why}; `cargo xtask services down ceph` removes {shown}"
-        ));
-    }
+    cluster.start().map_err(|why| format!("no Ceph: {why}"))?;
     let endpoint = format!("http://127.0.0.1:{}", cluster.gateway_port);
     say(&format!(
         "Ceph is up at {endpoint} after {} s",
@@ -243,22 +313,21 @@ rgw_thread_pool_size = 64
     }
 
     fn tool(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
-        output(Command::new(program).args(arguments))
+        output(bounded(program, self.until).args(arguments))
     }
 
     fn configured(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
         let configuration = self.text("ceph.conf");
         output(
-            Command::new(program)
+            bounded(program, self.until)
                 .args(["--conf", &configuration])
                 .args(arguments),
         )
     }
 
-    /// A command of the administrator, which fails rather than wait for ever for a cluster that is not there.
+    /// A command of the administrator, which would wait for ever for a cluster that is not there.
     fn admin(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
         let (configuration, keyring) = (self.text("ceph.conf"), self.text("client.admin.keyring"));
-        let patience = PATIENCE.as_secs().to_string();
         let who = [
             "--conf",
             &configuration,
@@ -267,13 +336,7 @@ rgw_thread_pool_size = 64
             "--keyring",
             &keyring,
         ];
-        let mut command = Command::new("timeout");
-        output(
-            command
-                .args([patience.as_str(), program])
-                .args(who)
-                .args(arguments),
-        )
+        output(bounded(program, self.until).args(who).args(arguments))
     }
 
     /// Starts a process that stays, and writes its number down.
@@ -298,8 +361,7 @@ rgw_thread_pool_size = 64
     }
 
     fn wait_for_gateway(&self) -> Result {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
+        while Instant::now() < self.until {
             if TcpStream::connect((Ipv4Addr::LOCALHOST, self.gateway_port)).is_ok() {
                 return Ok(());
             }
@@ -310,8 +372,7 @@ rgw_thread_pool_size = 64
 }
 
 /// Ends what an earlier `up` started, where it did, and removes its folder.
-fn ceph_down() -> Result {
-    let folder = folder();
+fn ceph_down(folder: &Path) -> Result {
     let pids = fs::read_to_string(folder.join("pids")).unwrap_or_default();
     let mine: Vec<(&str, &str)> = pids
         .lines()
@@ -326,14 +387,14 @@ fn ceph_down() -> Result {
         output(Command::new("kill").args(["-KILL", pid]))
             .map_err(|why| format!("{program}: {why}"))?;
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE_WITH_THE_DEAD;
     while mine.iter().any(|(pid, program)| is_running(pid, program)) {
         if Instant::now() > until {
             return Err("Ceph's processes do not end".into());
         }
         sleep(Duration::from_millis(50));
     }
-    match fs::remove_dir_all(&folder) {
+    match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(told(e)),
         _ => Ok(()),
     }
@@ -364,13 +425,23 @@ fn new_id() -> std::result::Result<String, String> {
 
 /// What a command printed, or the last line of its complaint.
 fn output(command: &mut Command) -> std::result::Result<String, String> {
-    let program = command.get_program().display().to_string();
+    // Who is bounded stands behind the bound.
+    let program = match command.get_program().to_str() {
+        Some("timeout") => command.get_args().nth(1),
+        _ => None,
+    };
+    let program = program.unwrap_or(command.get_program());
+    let program = program.display().to_string();
     let made: Output = command
         .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("{program} cannot be started: {e}"))?;
     if made.status.success() {
         return Ok(String::from_utf8_lossy(&made.stdout).into_owned());
+    }
+    // The code by which `timeout` says that it ended the command.
+    if made.status.code() == Some(124) {
+        return Err(format!("{program} took too long"));
     }
     let complaint = String::from_utf8_lossy(&made.stderr).into_owned();
     let last = complaint.trim().lines().last().unwrap_or("without a word");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Result, answer, cargo, no_arguments};
+use crate::{Result, answer, cargo, no_arguments, say, services};
 
 /// What the lines of test binaries add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,18 @@ fn number_before(text: &str, word: &str) -> usize {
 }
 
 pub(crate) fn run(rest: &[String]) -> Result {
-    no_arguments("test", rest)?;
+    let words: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let ceph = match words[..] {
+        ["--ceph"] => ceph(),
+        _ => {
+            no_arguments("test", rest)?;
+            None
+        }
+    };
+    let env: Vec<(&str, &str)> = ceph
+        .iter()
+        .map(|ceph| (services::CEPH, ceph.endpoint.as_str()))
+        .collect();
     // The bench measures and tests nothing, and its peers take longer to compile than everything else together.
     let arguments = [
         "test",
@@ -68,7 +79,8 @@ pub(crate) fn run(rest: &[String]) -> Result {
         "larder-bench",
         "--no-fail-fast",
     ];
-    let (lines, success) = cargo::lines(&arguments, &[], false)?;
+    let (lines, success) = cargo::lines(&arguments, &env, false)?;
+    drop(ceph);
     let counts = Counts::read(&lines);
     if !counts.reasons.is_empty() {
         answer("\nwhat did not run, and why:");
@@ -90,6 +102,17 @@ pub(crate) fn run(rest: &[String]) -> Result {
         return Ok(());
     }
     Err("the tests did not pass".into())
+}
+
+/// A Ceph to test with; where none can be had, that is said, and the tests that need one are counted as ignored.
+fn ceph() -> Option<services::Ceph> {
+    match services::Ceph::start() {
+        Ok(ceph) => Some(ceph),
+        Err(why) => {
+            say(&why);
+            None
+        }
+    }
 }
 
 #[cfg(test)]
