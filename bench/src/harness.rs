@@ -101,7 +101,8 @@ impl Bench {
                 if work.cpu {
                     let ratios = measured.cpu_ratios(OURS, &other);
                     let name = format!("{}: CPU time", work.name);
-                    self.ratio(Ratio::of(&name, &other, ratios, None));
+                    let goal = work.cpu_goal_against(&other);
+                    self.ratio(Ratio::of(&name, &other, ratios, goal));
                 }
             }
         }

@@ -7,6 +7,7 @@
 mod checker;
 mod file;
 mod harness;
+mod s3;
 mod sqlite;
 mod suite;
 mod tiered;
@@ -23,6 +24,8 @@ enum Name {
     Checker,
     /// The frame store against holt and the raw medium.
     File,
+    /// The blobs on S3 against other clients of the same server.
+    S3,
     /// The stores on SQLite against the same by hand, and against embedded key-value stores.
     Sqlite,
     /// What a run of the conformance suite costs.
@@ -75,6 +78,7 @@ fn measure(arguments: &Arguments) -> Result<String> {
     let (name, run): (&str, fn(&mut Bench) -> Result) = match arguments.bench {
         Name::Checker => ("checker", checker::run),
         Name::File => ("file", file::run),
+        Name::S3 => ("s3", s3::run),
         Name::Sqlite => ("sqlite", sqlite::run),
         Name::Suite => ("suite", suite::run),
         Name::Tiered => ("tiered", tiered::run),

@@ -66,6 +66,7 @@ pub(crate) struct Work {
     warm_up: bool,
     pub(super) cpu: bool,
     goals: Vec<(String, f64)>,
+    cpu_goals: Vec<(String, f64)>,
 }
 
 impl Work {
@@ -78,6 +79,7 @@ impl Work {
             warm_up: true,
             cpu: false,
             goals: Vec::new(),
+            cpu_goals: Vec::new(),
         }
     }
 
@@ -104,10 +106,25 @@ impl Work {
         self
     }
 
-    pub(super) fn goal_against(&self, other: &str) -> Option<f64> {
-        let mut goals = self.goals.iter().filter(|(against, _)| against == other);
-        goals.next().map(|(_, ratio)| *ratio)
+    /// How many times less CPU time than this contender ours is meant to take.
+    pub(crate) fn cpu_goal(mut self, against: &str, ratio: f64) -> Self {
+        self.cpu = true;
+        self.cpu_goals.push((against.to_owned(), ratio));
+        self
     }
+
+    pub(super) fn goal_against(&self, other: &str) -> Option<f64> {
+        goal_in(&self.goals, other)
+    }
+
+    pub(super) fn cpu_goal_against(&self, other: &str) -> Option<f64> {
+        goal_in(&self.cpu_goals, other)
+    }
+}
+
+fn goal_in(goals: &[(String, f64)], other: &str) -> Option<f64> {
+    let mut goals = goals.iter().filter(|(against, _)| against == other);
+    goals.next().map(|(_, ratio)| *ratio)
 }
 
 /// The durations of single operations, within 1 %.
