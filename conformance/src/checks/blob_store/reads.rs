@@ -141,8 +141,9 @@ pub(super) async fn bs_1_4(cx: &Cx<dyn World>) -> Outcome {
     let frames = [frame(1), last_byte, filled(0), filled(0xff), frame(2)];
     let mut rng = cx.rng();
     for (name, src) in (1..).map(guid).zip(&frames) {
-        // Over an older frame, unflushed and flushed.
+        // Over an older frame that was flushed, before the next flush and after it.
         a.write(name, 1_000)?;
+        a.flush()?;
         a.write_buf(name, src)?;
         for _ in 0..2 {
             let random = (0..8).map(|_| {

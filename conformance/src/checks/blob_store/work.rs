@@ -67,10 +67,15 @@ impl Registers for Frames {
                         0 => name,
                         _ => ASIDE,
                     };
-                    faults.arm(1 + tag / 2 % 3, FaultKind::ErrorBefore);
-                    // Whether it went wrong, and how, is another check's affair.
-                    drop(self.handle.try_write(failing, tag ^ PROVISIONAL));
-                    faults.disarm();
+                    // At each of its calls to the medium, until one write goes through.
+                    for nth in 1..=4 {
+                        faults.arm(nth, FaultKind::ErrorBefore);
+                        // Whether it went wrong, and how, is another check's affair.
+                        drop(self.handle.try_write(failing, tag ^ PROVISIONAL));
+                        if !faults.disarm() {
+                            break;
+                        }
+                    }
                 }
             }
             Habit::Mixed if tag.is_multiple_of(3) => {}

@@ -394,6 +394,20 @@ fn cut_off_frames() -> Vec<Mutant> {
             || files::blob_store(CAPS, FrameFlaw::FlushSkipped),
         ),
         f(
+            "bs-file-takes-back-the-last",
+            "BS-11",
+            &[],
+            "a write that fails takes back the change before it",
+            || files::blob_store(CAPS, FrameFlaw::TakesBackTheLast),
+        ),
+        f(
+            "bs-file-leaves-its-frame",
+            "BS-11",
+            &[],
+            "a write that fails leaves its frame in the place of the change before it",
+            || files::blob_store(CAPS, FrameFlaw::LeavesItsFrame),
+        ),
+        f(
             "bs-file-in-place",
             "BS-11",
             &["BS-3", "BS-8"],
@@ -409,6 +423,7 @@ fn cut_off_frames() -> Vec<Mutant> {
         ),
     ]
     .into_iter()
+    .chain(cut_short())
     .map(awaiting)
     .collect()
 }
@@ -467,7 +482,6 @@ fn cut_off_rows() -> Vec<Mutant> {
         ),
     ]
     .into_iter()
-    .chain(cut_short())
     .map(awaiting)
     .collect()
 }

@@ -193,6 +193,28 @@ pub(super) fn ranges() -> Vec<Mutant> {
             },
         ),
         m(
+            "bs-range-of-flushed",
+            "BS-1",
+            &["BS-2"],
+            "a range is taken from the frame of the last flush",
+            |s| {
+                s.flush = Box::new(|place| {
+                    let frames = lock(&place.frames).clone();
+                    *lock(&place.notes) = frames;
+                    Ok(())
+                });
+                s.range = Box::new(|place, guid, offset, dst| {
+                    let flushed = lock(&place.notes).get(&guid).cloned();
+                    let mut frame = frame(place, guid)?;
+                    if let Some(flushed) = flushed {
+                        flushed.unpack(&mut frame);
+                    }
+                    dst.copy_from_slice(&frame[offset..offset + dst.len()]);
+                    Ok(())
+                });
+            },
+        ),
+        m(
             "bs-range-absent-zeros",
             "BS-4",
             &["BS-1"],

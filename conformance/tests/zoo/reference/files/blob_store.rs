@@ -43,6 +43,10 @@ pub(crate) enum FrameFlaw {
     DamageIsInternal,
     /// A damaged frame is believed not to exist.
     DamagePanics,
+    /// A write that fails takes back the change that was made last, which is another one's.
+    TakesBackTheLast,
+    /// A write that fails leaves its frame in the place of the change that was made last.
+    LeavesItsFrame,
 }
 
 type Changes = BTreeMap<BlobGuid, Option<Vec<u8>>>;
@@ -53,6 +57,8 @@ struct Frames {
     changes: Mutex<Changes>,
     flaw: FrameFlaw,
     medium: Arc<Medium>,
+    /// The blob that was changed last.
+    last: Mutex<Option<BlobGuid>>,
     /// Whether a data-sync came last.
     synced: AtomicBool,
     /// The lock, held by the kernel as long as the file is open.
@@ -72,6 +78,7 @@ impl Frames {
         if self.flaw != FrameFlaw::FlushSkipped {
             self.synced.store(false, SeqCst);
         }
+        *lock(&self.last) = Some(guid);
         lock(&self.changes).insert(guid, frame);
     }
 
@@ -106,6 +113,20 @@ impl Frames {
                 let fault = Fault::not_applied(ErrorKind::Corrupt, "a damaged frame");
                 Err(fault.because(damaged).into())
             }
+        }
+    }
+
+    /// What a write that failed leaves behind.
+    fn after_failure(&self, frame: &[u8]) {
+        let last = *lock(&self.last);
+        let mut changes = lock(&self.changes);
+        let Some(change) = last.and_then(|last| changes.get_mut(&last)) else {
+            return;
+        };
+        match self.flaw {
+            FrameFlaw::TakesBackTheLast => drop(changes.remove(&last.expect("it was found"))),
+            FrameFlaw::LeavesItsFrame => *change = Some(frame.to_vec()),
+            _ => {}
         }
     }
 
@@ -147,8 +168,10 @@ impl BlobStore for Store {
     fn write_blob(&self, guid: BlobGuid, src: &AlignedBlobBuf) -> Result<(), BlobStoreError> {
         let frames = &self.0;
         let change = || frames.change(guid, Some(src.to_vec()));
-        let changed = frames.medium.block(change);
-        changed.map_err(|trouble| trouble.at_commit().into())
+        frames.medium.block(change).map_err(|trouble| {
+            frames.after_failure(src);
+            trouble.at_commit().into()
+        })
     }
 
     fn delete_blob(&self, guid: BlobGuid) -> Result<(), BlobStoreError> {
@@ -283,6 +306,7 @@ impl blob_store::Open for World {
             changes: Mutex::default(),
             flaw: self.flaw,
             medium: Arc::clone(&self.medium),
+            last: Mutex::default(),
             synced: AtomicBool::new(false),
             _lock: held,
             name: is_name.then_some(name),
