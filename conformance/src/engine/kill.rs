@@ -34,6 +34,9 @@ const WORK_MAX: Duration = Duration::from_millis(1_500);
 /// How many acknowledgements are waited for at most before it is killed.
 const ACKNOWLEDGED_MAX: u64 = 80;
 
+/// How long after an acknowledgement the kill comes at most, where operations are quicker than that.
+const DELAY: Duration = Duration::from_millis(3);
+
 /// How long a place may take to let go of a lock of its former owner.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
@@ -320,14 +323,18 @@ impl Victim {
     fn work(mut self, end: End, done: &[u64], rng: &mut impl Rng) -> Result<Vec<Told>, Stop> {
         let mut told: Vec<Told> = done.iter().map(|done| Told::all(*done)).collect();
         let wanted = 1 + rng.next_u64() % ACKNOWLEDGED_MAX;
-        let mut heard = 0;
+        let mut heard: u32 = 0;
+        let mut first = None;
+        let mut last = Instant::now();
         let mut until = Instant::now() + START_MAX;
-        while end != End::Killed || heard < wanted {
+        while end != End::Killed || u64::from(heard) < wanted {
             let left = until.saturating_duration_since(Instant::now());
             match self.hear(left)? {
                 Some(Word::Done(worker, n, is_durable)) => {
                     acknowledge(&mut told, worker, n, is_durable);
                     heard += 1;
+                    last = Instant::now();
+                    first.get_or_insert(last);
                     if heard == 1 && end == End::Killed {
                         until = Instant::now() + WORK_MAX;
                     }
@@ -342,8 +349,13 @@ impl Victim {
             }
         }
         if end == End::Killed {
-            // Anywhere in an operation, and not always just after one.
-            std::thread::sleep(Duration::from_micros(rng.next_u64() % 3_000));
+            // Half the time soon after an operation, and else anywhere in the next ones, however long they take.
+            let worked = first.map_or(Duration::ZERO, |first| last.duration_since(first));
+            let delay = match rng.next_u32() % 2 {
+                0 => DELAY,
+                _ => (worked / heard.max(1) * 2).clamp(DELAY, WORK_MAX),
+            };
+            std::thread::sleep(delay.mul_f64(fraction(rng)));
             drop(self.child.kill());
         }
         let unable = |e: std::io::Error| Stop::Inconclusive(format!("the process: {e}"));
@@ -362,6 +374,11 @@ impl Victim {
         }
         Ok(told)
     }
+}
+
+/// A number from 0 to 1.
+fn fraction(rng: &mut impl Rng) -> f64 {
+    f64::from(rng.next_u32()) / f64::from(u32::MAX)
 }
 
 fn acknowledge(told: &mut [Told], worker: usize, n: u64, is_durable: bool) {

@@ -214,6 +214,14 @@ fn killed_rows() -> Vec<Mutant> {
             "a consolidation removes rows by one commit and puts the folded ones back by another",
             || files::stash(PROCESS, RowFlaw::ConsolidationSplit),
         ),
+        // Seen in etcd, issue 13766: index and data in two commits.
+        f(
+            "st-file-index-later",
+            "ST-13",
+            &["ST-4"],
+            "the index of the keys is committed after the rows",
+            || files::stash(PROCESS, RowFlaw::IndexLater),
+        ),
         f(
             "st-file-log-done-again",
             "ST-13",

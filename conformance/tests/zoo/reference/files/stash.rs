@@ -34,10 +34,6 @@ pub(crate) enum RowFlaw {
     /// The rows that a consolidation folds are removed by one commit and put back by another.
     ConsolidationSplit,
     /// What finds the rows of a key is a file of its own, written after the rows.
-    #[expect(
-        dead_code,
-        reason = "a kill comes too soon after an acknowledgement to meet the second half of a slow commit"
-    )]
     IndexLater,
     /// Operations go to a log first, and one that a killed process left is carried out, done already or not.
     LogDoneAgain,
