@@ -117,8 +117,19 @@ fn with_ring(
     if !wanted {
         return Err((plain, "turned off".to_owned()));
     }
-    Uring::new(plain, slab, engine)
+    match rustix::fs::fstatfs(plain.file()) {
+        Ok(found) if i128::from(found.f_type) == FUSE => {
+            let why = "on FUSE it can go on with a short write at the wrong place";
+            Err((plain, why.to_owned()))
+        }
+        _ => Uring::new(plain, slab, engine),
+    }
 }
+
+/// What the kernel calls every file system that is a program. Where such a one takes less than it was given, the ring
+/// writes the rest at the offset of the first part, and says that all is well.
+#[cfg(target_os = "linux")]
+const FUSE: i128 = 0x6573_5546;
 
 #[cfg(not(target_os = "linux"))]
 fn with_ring(

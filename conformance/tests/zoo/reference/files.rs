@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use larder_conformance::{BoxError, Caps, Env};
 use larder_traits::stash::driver::StashOp;
-use larder_traits::{Durability, ErrorKind, Fault, LateLanding};
+use larder_traits::{Clock, Durability, ErrorKind, Fault, LateLanding, SystemClock};
 use tempfile::TempDir;
 
 use super::lock;
@@ -164,7 +164,7 @@ impl Files {
             pending: Mutex::default(),
             dropped: Mutex::default(),
             commits: AtomicU64::new(0),
-            opened: SystemTime::now(),
+            opened: SystemClock::default().now(),
             deadlines: Mutex::default(),
         });
         if flaw == Flaw::LeftoversRestored {

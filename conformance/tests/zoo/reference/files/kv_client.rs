@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, kv_client};
-use larder_traits::{ErrorKind, Fault, KvCaps, KvClientError, KvDriver, TtlRestart};
+use larder_traits::{
+    Clock, ErrorKind, Fault, KvCaps, KvClientError, KvDriver, SystemClock, TtlRestart,
+};
 use tempfile::TempDir;
 
 use super::super::lock;
@@ -64,7 +66,7 @@ impl KvDriver for Store {
             let why = "a time to live of 0";
             return Err(Fault::not_applied(ErrorKind::InvalidInput, why).into());
         }
-        let written = millis(SystemTime::now());
+        let written = millis(SystemClock::default().now());
         let ttl = ttl_secs.map_or(FOR_EVER, |secs| secs.saturating_mul(1_000));
         let deadline = written.saturating_add(ttl);
         lock(&self.files.deadlines).insert(key.to_vec(), deadline);
@@ -80,7 +82,7 @@ impl KvDriver for Store {
         let (written, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (ttl, value) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (written, ttl) = (u64::from_le_bytes(*written), u64::from_le_bytes(*ttl));
-        let is_alive = millis(SystemTime::now()) < self.deadline(key, written, ttl);
+        let is_alive = millis(SystemClock::default().now()) < self.deadline(key, written, ttl);
         Ok(is_alive.then(|| Bytes::copy_from_slice(value)))
     }
 
