@@ -178,4 +178,24 @@ mod tests {
             assert_eq!(kv.get("who").await.unwrap().unwrap(), format!("{at}"));
         }
     }
+
+    /// Failure: no place on S3 could be verified. Cause: the names of its children had characters that no prefix may
+    /// have. Fix: others.
+    #[cfg(feature = "s3")]
+    #[tokio::test]
+    async fn a_child_of_a_place_on_s3_has_a_prefix_that_may_be() {
+        for place in ["s3://bucket", "s3://bucket/p"] {
+            let url = format!("{place}?endpoint=http://127.0.0.1:1&region=r&anonymous=true");
+            let child = Location::parse(&url).unwrap().child("t0").child("p/1");
+            let opened = child.open(&OpenOptions::default()).await;
+            // Nobody listens there, and that is all there is to say.
+            if let Err(e) = opened {
+                assert_ne!(
+                    larder_traits::Classify::kind(&e),
+                    ErrorKind::InvalidInput,
+                    "{e}"
+                );
+            }
+        }
+    }
 }

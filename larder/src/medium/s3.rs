@@ -73,7 +73,8 @@ impl Medium for S3 {
     /// A prefix beside this one. Slashes of a name are written otherwise than the step to a child.
     fn child(&self, name: &str) -> Arc<dyn Medium> {
         Arc::new(Self {
-            prefix: format!("{}~{}", self.prefix, name.replace('/', "+")),
+            // Of what a prefix may be made of: names of places have none of these.
+            prefix: format!("{}({})", self.prefix, name.replace('/', "*")),
             ..self.clone()
         })
     }
