@@ -39,6 +39,9 @@ const SEED: u64 = 20_261_121;
 /// How many seeds a mutant may survive before it counts as a survivor.
 const SEEDS: u32 = 5;
 
+/// The same where it takes a process that is killed at the right moment, of which a seed has only a few.
+const SEEDS_OF_KILLS: u32 = 50;
+
 /// The ids that have to be killed. One that is gone has to leave the list by a decision, not by an accident.
 const SCORE: &str = include_str!("../../mutation-score.json");
 
@@ -234,7 +237,11 @@ fn kills(mutant: &Mutant, record: &Record) -> bool {
 /// A defect that shows only where calls meet need not show on the first seed; each has a few.
 fn kill(mutant: &Mutant) -> Result<&'static str, Failed> {
     let mut options = options();
-    for _ in 1..SEEDS {
+    let seeds = match mutant.awaits {
+        Some(Engine::Kill) => SEEDS_OF_KILLS,
+        _ => SEEDS,
+    };
+    for _ in 1..seeds {
         if let Ok(killer) = kill_on(mutant, &options, true) {
             return Ok(killer);
         }

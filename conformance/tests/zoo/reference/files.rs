@@ -398,7 +398,8 @@ impl Files {
         let (half, rest) = first.split_at(first.len() / 2);
         self.put_all(&mut file, half)?;
         if matches!(flaw, Flaw::TemporariesListed | Flaw::LeftoversRestored) {
-            // Not more than what happens at times anyway, but often enough to be met.
+            // Not more than what happens at times anyway, but often enough to be met, however slow the medium is.
+            file.sync_data()?;
             std::thread::sleep(GAP);
         }
         self.put_all(&mut file, rest)?;
@@ -432,6 +433,8 @@ fn in_pieces(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(path)?;
     for piece in bytes.chunks(bytes.len().div_ceil(4)) {
         file.write_all(piece)?;
+        // Most of the time that a write takes, however long that is on this medium.
+        file.sync_data()?;
         std::thread::sleep(GAP);
     }
     file.set_len(u64::try_from(bytes.len()).expect("a length fits 64 bits"))?;
