@@ -267,8 +267,7 @@ fn rows_of_key(conn: &Connection, collection: i64, key: &[u8]) -> Result<Vec<Raw
     let key = Bytes::copy_from_slice(key);
     let mut out = Vec::new();
     while let Some(row) = rows.next().map_err(native)? {
-        let value = Bytes::copy_from_slice(blob(row, 1)?);
-        out.push(read_row(row, collection, key.clone(), value)?);
+        out.push(copy_row(row, collection, key.clone())?);
     }
     Ok(out)
 }
@@ -290,6 +289,12 @@ fn read_row(row: &Row<'_>, collection: i64, key: Bytes, value: Bytes) -> Result<
         time,
         diff,
     })
+}
+
+/// A row whose value is kept in memory of its own.
+fn copy_row(row: &Row<'_>, collection: i64, key: Bytes) -> Result<RawRow, Fault> {
+    let value = Bytes::copy_from_slice(blob(row, 1)?);
+    read_row(row, collection, key, value)
 }
 
 fn insert(conn: &Connection, collection: i64, number: i64, row: &RawRow) -> Result<(), Fault> {
@@ -431,8 +436,7 @@ fn fold_key(tx: &Tx<'_>, id: i64, key: &[u8], numbers: &[i64]) -> Result<(), Sta
         let mut statement = conn.prepare_cached(sql).map_err(native)?;
         let mut rows = statement.query(params![id, &key[..]]).map_err(native)?;
         while let Some(row) = rows.next().map_err(native)? {
-            let value = Bytes::copy_from_slice(blob(row, 1)?);
-            let read = read_row(row, id, key.clone(), value)?;
+            let read = copy_row(row, id, key.clone())?;
             add(row.get(0).map_err(native)?, read);
         }
         let sql = "DELETE FROM stash_rows WHERE collection = ?1 AND key = ?2 AND number = ?3
@@ -443,8 +447,7 @@ fn fold_key(tx: &Tx<'_>, id: i64, key: &[u8], numbers: &[i64]) -> Result<(), Sta
             let mut rows = statement.query(values).map_err(native)?;
             let gone = || corrupt("an index names a row that is not there");
             let row = rows.next().map_err(native)?.ok_or_else(gone)?;
-            let value = Bytes::copy_from_slice(blob(row, 1)?);
-            let read = read_row(row, id, key.clone(), value)?;
+            let read = copy_row(row, id, key.clone())?;
             add(*number, read);
             // To the end, which is when the row is gone for good.
             rows.next().map_err(native)?;

@@ -93,17 +93,7 @@ impl Entry {
     /// Brings a change to its end as its step and the row demand. Whether it came to one; if not, it stays in the log.
     pub(crate) async fn resolve(mut self) -> bool {
         match self.change.step {
-            Step::Upload => match self.is_referenced().await {
-                None => {
-                    self.leave();
-                    false
-                }
-                Some(true) => {
-                    self.close().await;
-                    true
-                }
-                Some(false) => self.discard_upload().await,
-            },
+            Step::Upload => self.unless_referenced(Self::discard_upload).await,
             Step::Remove => self.remove_unreferenced().await,
             Step::Swap => match self.unreferenced().await {
                 None => {
@@ -153,6 +143,25 @@ impl Entry {
             }
             Ok(_) => true,
             Err(_) => false,
+        }
+    }
+
+    /// Removes what the change is to remove, in this way, unless the row refers to it: then the change has come to its
+    /// end. Whether it has; where the row cannot be asked, it stays in the log.
+    pub(crate) async fn unless_referenced<F>(self, remove: impl FnOnce(Self) -> F) -> bool
+    where
+        F: Future<Output = bool>,
+    {
+        match self.is_referenced().await {
+            None => {
+                self.leave();
+                false
+            }
+            Some(true) => {
+                self.close().await;
+                true
+            }
+            Some(false) => remove(self).await,
         }
     }
 

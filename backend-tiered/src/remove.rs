@@ -50,14 +50,7 @@ impl Entry {
             true => past_commit(error, unsure),
             false => error,
         };
-        let core = Arc::clone(&self.core);
-        if !core.is_cleanup_full() {
-            core.background.spawn(async move {
-                self.remove().await;
-            });
-        } else {
-            self.leave();
-        }
+        self.remove_later();
         error
     }
 
@@ -109,23 +102,25 @@ impl Entry {
         .await
     }
 
+    /// As [`remove`](Self::remove), in the background; with enough under way already, recovery will see to it.
+    fn remove_later(self) {
+        let core = Arc::clone(&self.core);
+        if core.is_cleanup_full() {
+            self.leave();
+            return;
+        }
+        core.background.spawn(async move {
+            self.remove().await;
+        });
+    }
+
     /// As [`remove`](Self::remove), for a change that was recovered: its writer may only have been stopped. Looks at the
     /// row right before, and leaves alone what it refers to.
     pub(crate) async fn remove_unreferenced(self) -> bool {
         let core = Arc::clone(&self.core);
         core.leased(async {
             core.sleep(core.config.grace).await;
-            match self.is_referenced().await {
-                None => {
-                    self.leave();
-                    false
-                }
-                Some(true) => {
-                    self.close().await;
-                    true
-                }
-                Some(false) => self.remove_now().await,
-            }
+            self.unless_referenced(Self::remove_now).await
         })
         .await
     }
@@ -156,12 +151,8 @@ impl Core {
     pub(crate) async fn discard_payload(self: &Arc<Self>, object: &ObjectId, payload: ObjectId) {
         let entry = Entry::begin(self, object, Step::Remove, None, Some(payload)).await;
         // Where it cannot be recorded, it ends by its own deadline, which is why it was left.
-        match entry {
-            Ok(entry) if self.is_cleanup_full() => entry.leave(),
-            Ok(entry) => self.background.spawn(async move {
-                entry.remove().await;
-            }),
-            Err(_) => {}
+        if let Ok(entry) = entry {
+            entry.remove_later();
         }
     }
 }

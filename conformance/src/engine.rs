@@ -3,6 +3,8 @@
 pub(crate) mod cancel;
 pub(crate) mod damage;
 pub(crate) mod fault;
+#[cfg(all(feature = "power", target_os = "linux"))]
+mod fuse;
 pub(crate) mod kill;
 pub(crate) mod lin;
 pub(crate) mod model;

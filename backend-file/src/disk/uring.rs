@@ -333,7 +333,7 @@ impl Disk for Uring {
         let count = reads.len();
         let mut flight = Flight::to_be_shown(loan.lane(), &self.plain);
         flight.start_all(reads);
-        flight.show(starts.into_iter(), show);
+        flight.show(starts, show);
         each(count, flight.end())
     }
 

@@ -33,12 +33,12 @@ pub(super) fn configure(path: &str, mut keys: Keys) -> Result<Arc<dyn Medium>, O
     config = keys.set::<_, String>("endpoint", config, S3Config::with_endpoint)?;
     config = keys.set::<_, String>("region", config, S3Config::with_region)?;
     config = keys.set("path_style", config, S3Config::with_path_style)?;
-    if let Some(milliseconds) = keys.take("attempt_timeout_ms")? {
-        config = config.with_attempt_timeout(Duration::from_millis(milliseconds));
-    }
-    if let Some(milliseconds) = keys.take("call_timeout_ms")? {
-        config = config.with_call_timeout(Duration::from_millis(milliseconds));
-    }
+    config = keys.set("attempt_timeout_ms", config, |config, milliseconds| {
+        config.with_attempt_timeout(Duration::from_millis(milliseconds))
+    })?;
+    config = keys.set("call_timeout_ms", config, |config, milliseconds| {
+        config.with_call_timeout(Duration::from_millis(milliseconds))
+    })?;
     config = keys.set("attempts_max", config, S3Config::with_attempts_max)?;
     config = keys.set("in_flight_max", config, S3Config::with_in_flight_max)?;
     config = keys.set("fan_out_max", config, S3Config::with_fan_out_max)?;

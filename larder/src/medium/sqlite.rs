@@ -28,9 +28,9 @@ pub(super) fn configure(path: &str, mut keys: Keys) -> Result<Arc<dyn Medium>, O
     let why = "a file is sqlite:///path, or sqlite:path below the working folder";
     let file = local("sqlite", path, why)?;
     let mut config = SqliteConfig::new(file);
-    if let Some(milliseconds) = keys.take("wait_ms")? {
-        config = config.with_wait(Duration::from_millis(milliseconds));
-    }
+    config = keys.set("wait_ms", config, |config, milliseconds| {
+        config.with_wait(Duration::from_millis(milliseconds))
+    })?;
     config = keys.set("readers_max", config, SqliteConfig::with_readers_max)?;
     config = keys.set("in_flight_max", config, SqliteConfig::with_in_flight_max)?;
     config = keys.set("exclusive", config, SqliteConfig::with_exclusive)?;

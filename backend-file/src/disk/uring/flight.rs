@@ -106,29 +106,28 @@ pub(super) enum Memory<'a> {
 impl<'a> Job<'a> {
     pub(super) fn reads(index: usize, read: &'a mut Read<'_>) -> impl Iterator<Item = Self> {
         let (at, registered) = (read.at, read.registered);
-        let pieces = read
-            .into
-            .chunks_mut(READ_LEN_BYTES)
-            .zip(positions(at, READ_LEN_BYTES));
-        pieces.map(move |(into, at)| Self {
-            index,
-            at,
-            memory: Memory::Into(into),
-            registered,
-            done: 0,
-        })
+        let memory = read.into.chunks_mut(READ_LEN_BYTES).map(Memory::Into);
+        Self::pieces(index, at, READ_LEN_BYTES, memory, registered)
     }
 
     pub(super) fn writes(index: usize, write: &Write<'a>) -> impl Iterator<Item = Self> {
-        let (at, registered) = (write.at, write.registered);
-        let pieces = write
-            .from
-            .chunks(WRITE_LEN_BYTES)
-            .zip(positions(at, WRITE_LEN_BYTES));
-        pieces.map(move |(from, at)| Self {
+        let memory = write.from.chunks(WRITE_LEN_BYTES).map(Memory::From);
+        Self::pieces(index, write.at, WRITE_LEN_BYTES, memory, write.registered)
+    }
+
+    /// The pieces of a range that begins at `at`, each of this length but for the last.
+    fn pieces(
+        index: usize,
+        at: u64,
+        piece_len: usize,
+        memory: impl Iterator<Item = Memory<'a>>,
+        registered: Option<u32>,
+    ) -> impl Iterator<Item = Self> {
+        let positions = (0_u64..).map(move |piece| at + piece * wide(piece_len));
+        memory.zip(positions).map(move |(memory, at)| Self {
             index,
             at,
-            memory: Memory::From(from),
+            memory,
             registered,
             done: 0,
         })
@@ -208,11 +207,6 @@ impl<'a> Job<'a> {
             Memory::None => plain.sync(),
         }
     }
-}
-
-/// Where the pieces of a range begin that begins there itself.
-fn positions(at: u64, piece_len: usize) -> impl Iterator<Item = u64> {
-    (0_u64..).map(move |piece| at + piece * wide(piece_len))
 }
 
 /// What becomes of a job after an answer.
@@ -387,19 +381,19 @@ impl<'f, 'a, Q: Queue> Flight<'f, 'a, Q> {
         }
     }
 
-    /// Waits for everything, and meanwhile shows what has arrived of each range, from its start on without a gap.
-    pub(super) fn show(
-        &mut self,
-        starts: impl Iterator<Item = u64>,
-        show: &mut dyn FnMut(usize, &[u8]),
-    ) {
-        let mut next: Vec<u64> = starts.collect();
+    /// Waits for everything, and meanwhile shows what has arrived of each range, from its start on without a gap. `next`
+    /// is where each range begins.
+    pub(super) fn show(&mut self, mut next: Vec<u64>, show: &mut dyn FnMut(usize, &[u8])) {
         loop {
-            for (index, at) in next.iter_mut().enumerate() {
+            let mut from = 0;
+            // Only ranges of which something has arrived: there may be many, and little arrives at a time.
+            while let Some((&(index, _), _)) = self.arrived.range((from, 0)..).next() {
+                let at = &mut next[index];
                 while let Some(piece) = self.arrived.remove(&(index, *at)) {
                     show(index, piece);
                     *at += wide(piece.len());
                 }
+                from = index + 1;
             }
             match self.count() {
                 0 => return,

@@ -174,13 +174,8 @@ impl Round<'_> {
             Err(_) => self.open().await?,
         };
         holds(&a, &what, &may)?;
-        a.write(guid(9), 9)?;
-        a.flush()?;
-        drop(a);
-        self.medium.cut(self.seed);
-        let a = self.open().await?;
-        may.insert(9, vec![Content::Frame(9)]);
-        holds(&a, &format!("{what}, and the power went"), &may)?;
+        self.goes_on(a, &format!("{what}, and the power went"), may)
+            .await?;
         Ok(met)
     }
 
@@ -227,14 +222,18 @@ impl Round<'_> {
         let a = self.open().await?;
         let what = format!("{what}, and the power went");
         holds(&a, &what, &may)?;
+        self.goes_on(a, &what, may).await?;
+        Ok(met)
+    }
+
+    /// What is written and flushed from now on outlasts the power, and so does the rest.
+    async fn goes_on(&self, a: Handle, what: &str, mut may: May) -> Outcome {
         a.write(guid(9), 9)?;
         a.flush()?;
         drop(a);
         self.medium.cut(self.seed);
-        let a = self.open().await?;
-        a.expect(&what, guid(9), Some(9))?;
-        holds(&a, &what, &may)?;
-        Ok(met)
+        may.insert(9, vec![Content::Frame(9)]);
+        holds(&self.open().await?, what, &may)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
@@ -12,6 +12,7 @@ use fuser::{
     Request, WriteFlags,
 };
 
+use crate::engine::fuse;
 use crate::sim_disk::{SimDisk, SimDiskOptions};
 
 /// The name of the file.
@@ -74,27 +75,9 @@ struct OneFile(Arc<Recording>);
 
 impl OneFile {
     fn attributes(&self, inode: INodeNo) -> FileAttr {
-        let is_file = inode == INODE;
-        FileAttr {
-            ino: inode,
-            size: if is_file { self.0.now.len() } else { 0 },
-            blocks: 0,
-            atime: UNIX_EPOCH,
-            mtime: UNIX_EPOCH,
-            ctime: UNIX_EPOCH,
-            crtime: UNIX_EPOCH,
-            kind: if is_file {
-                FileType::RegularFile
-            } else {
-                FileType::Directory
-            },
-            perm: 0o700,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4_096,
-            flags: 0,
+        match inode {
+            INODE => fuse::attributes(inode, FileType::RegularFile, self.0.now.len()),
+            _ => fuse::attributes(inode, FileType::Directory, 0),
         }
     }
 }

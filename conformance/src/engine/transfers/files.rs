@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::Wrong;
 use super::tree::{Call, Node, ROOT, Tree, cut_to};
+use crate::engine::fuse;
 use crate::engine::power::Reaper;
 
 /// The file system, mounted.
@@ -110,23 +111,7 @@ fn attributes(tree: &Tree, inode: u64) -> io::Result<FileAttr> {
         Node::File(disk) => (FileType::RegularFile, disk.len()),
         Node::Folder(_) => (FileType::Directory, 0),
     };
-    Ok(FileAttr {
-        ino: INodeNo(inode),
-        size,
-        blocks: size.div_ceil(512),
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind,
-        perm: 0o700,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 4_096,
-        flags: 0,
-    })
+    Ok(fuse::attributes(INodeNo(inode), kind, size))
 }
 
 fn errno(error: &io::Error) -> Errno {

@@ -247,7 +247,7 @@ fn show(bed: &mut Bed, salt: u8) {
     let mut shown = [Vec::new(), Vec::new()];
     let mut flight = Flight::to_be_shown(&mut bed.lane, &bed.plain);
     flight.start_all(&mut reads);
-    flight.show(starts.into_iter(), &mut |index, part| {
+    flight.show(starts.to_vec(), &mut |index, part| {
         shown[index].extend_from_slice(part);
     });
     assert!(flight.end().is_empty());
