@@ -6,7 +6,7 @@
 //! same in words.
 
 use larder_traits::blob_store::BlobGuid;
-use xxhash_rust::xxh3::{Xxh3, Xxh3Builder, xxh3_64_with_seed, xxh3_128_with_seed};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::disk::SECTOR_LEN_BYTES;
 
@@ -47,37 +47,37 @@ pub(crate) struct StoreId(pub(crate) [u8; 16]);
 
 impl StoreId {
     fn seed(self) -> u64 {
-        xxh3_64_with_seed(&self.0, 0)
+        XxHash3_64::oneshot(&self.0)
     }
 
     /// The hash of a frame, which is another one under another name or in another slot.
     pub(crate) fn frame_digest(self, guid: BlobGuid, slot: u32, frame: &[u8]) -> Digest {
-        xxh3_128_with_seed(frame, self.frame_seed(guid, slot))
+        XxHash3_128::oneshot_with_seed(self.frame_seed(guid, slot), frame)
     }
 
     /// The same hash for a frame that arrives bit by bit.
     pub(crate) fn frame_hasher(self, guid: BlobGuid, slot: u32) -> FrameHasher {
-        FrameHasher(Xxh3::with_seed(self.frame_seed(guid, slot)))
+        FrameHasher(XxHash3_128::with_seed(self.frame_seed(guid, slot)))
     }
 
     fn frame_seed(self, guid: BlobGuid, slot: u32) -> u64 {
         let mut place = [0; 20];
         place[..16].copy_from_slice(guid.as_bytes());
         place[16..].copy_from_slice(&slot.to_le_bytes());
-        xxh3_64_with_seed(&place, self.seed())
+        XxHash3_64::oneshot_with_seed(self.seed(), &place)
     }
 }
 
 /// The hash of a frame of which some may be missing yet.
-pub(crate) struct FrameHasher(Xxh3);
+pub(crate) struct FrameHasher(XxHash3_128);
 
 impl FrameHasher {
     pub(crate) fn update(&mut self, part: &[u8]) {
-        self.0.update(part);
+        self.0.write(part);
     }
 
     pub(crate) fn digest(&self) -> Digest {
-        self.0.digest128()
+        self.0.finish_128()
     }
 }
 
@@ -132,10 +132,10 @@ pub(crate) fn wide(len: u32) -> usize {
 
 /// The checksum over a header and what belongs to it.
 fn checksum(header: &[u8], rest: &[u8], seed: u64) -> Digest {
-    let mut hash = Xxh3Builder::new().with_seed(seed).build();
-    hash.update(&header[..CHECKSUM_AT]);
-    hash.update(rest);
-    hash.digest128()
+    let mut hash = XxHash3_128::with_seed(seed);
+    hash.write(&header[..CHECKSUM_AT]);
+    hash.write(rest);
+    hash.finish_128()
 }
 
 fn check(bytes: &[u8], magic: [u8; 8], sum: Digest) -> Result<(), Invalid> {
@@ -316,7 +316,7 @@ pub(crate) fn decode_chunk(
 /// The digest of a snapshot's chunks from their checksums.
 pub(crate) fn chunks_digest(id: StoreId, sums: &[Digest]) -> Digest {
     let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-    xxh3_128_with_seed(&bytes, id.seed())
+    XxHash3_128::oneshot_with_seed(id.seed(), &bytes)
 }
 
 /// What a group does to one blob.
@@ -385,11 +385,11 @@ fn entry_ranges(count: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
 }
 
 fn body_digest(id: StoreId, count: usize, record: &[u8]) -> Digest {
-    let mut hash = Xxh3Builder::new().with_seed(id.seed()).build();
+    let mut hash = XxHash3_128::with_seed(id.seed());
     for range in entry_ranges(count) {
-        hash.update(&record[range]);
+        hash.write(&record[range]);
     }
-    hash.digest128()
+    hash.finish_128()
 }
 
 /// The short check of a sector's prefix.
@@ -397,7 +397,7 @@ fn prefix_check(id: StoreId, seq: u64, index: u16) -> u32 {
     let mut bytes = [0; 10];
     put(&mut bytes, 0, seq.to_le_bytes());
     put(&mut bytes, 8, index.to_le_bytes());
-    let hash = xxh3_64_with_seed(&bytes, id.seed());
+    let hash = XxHash3_64::oneshot_with_seed(id.seed(), &bytes);
     u32::try_from(hash >> 32).expect("half of 64 bits are 32 bits")
 }
 

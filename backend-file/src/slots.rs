@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 use larder_traits::blob_store::BlobGuid;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::format::{Blob, Digest, wide};
 
@@ -33,7 +33,7 @@ pub(crate) struct Slots {
 }
 
 fn hash(seed: u64, guid: BlobGuid) -> u64 {
-    xxh3_64_with_seed(guid.as_bytes(), seed)
+    XxHash3_64::oneshot_with_seed(seed, guid.as_bytes())
 }
 
 impl Slots {

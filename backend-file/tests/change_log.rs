@@ -220,7 +220,7 @@ async fn a_newer_version_is_refused() {
     let path = folder.path().join("log");
     let mut bytes = fs::read(&path).unwrap();
     bytes[16] = 2;
-    let sum = xxhash_rust::xxh3::xxh3_64(&bytes[8..512]).to_le_bytes();
+    let sum = twox_hash::XxHash3_64::oneshot(&bytes[8..512]).to_le_bytes();
     bytes[..8].copy_from_slice(&sum);
     fs::write(&path, bytes).unwrap();
     let open = FileChangeLog::open(ChangeLogConfig::new(&path)).await;

@@ -22,7 +22,7 @@ use larder_traits::{
     ExpirationPolicy, Fault, Metadata, ObjectContext, ObjectId, ObjectListing, Outcome, TestClock,
 };
 use tempfile::TempDir;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 fn id(key: &str) -> ObjectId {
     ObjectId::new(ObjectContext::new("test", Vec::new()), key)
@@ -49,7 +49,7 @@ fn pieces(payload: &[u8]) -> ClientStream {
 
 /// Bytes that differ from place to place.
 fn payload(len: usize) -> Vec<u8> {
-    let words = (0..).flat_map(|nth: u64| xxh3_64(&nth.to_le_bytes()).to_le_bytes());
+    let words = (0..).flat_map(|nth: u64| XxHash3_64::oneshot(&nth.to_le_bytes()).to_le_bytes());
     words.take(len).collect()
 }
 
@@ -142,7 +142,7 @@ async fn a_mark_that_is_newer_damaged_or_lost_is_refused() {
     let mark = fs::read(&path).unwrap();
     let mut newer = mark.clone();
     newer[8] = 2;
-    let sum = xxh3_64(&newer[..12]).to_le_bytes();
+    let sum = XxHash3_64::oneshot(&newer[..12]).to_le_bytes();
     newer[12..].copy_from_slice(&sum);
     fs::write(&path, &newer).unwrap();
     refused(
@@ -195,7 +195,7 @@ async fn an_object_of_a_newer_version_is_refused_and_not_called_damaged() {
     let path = objects(&folder).remove(0);
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 2;
-    let sum = xxh3_128(&bytes[..496]).to_le_bytes();
+    let sum = XxHash3_128::oneshot(&bytes[..496]).to_le_bytes();
     bytes[496..512].copy_from_slice(&sum);
     fs::write(&path, bytes).unwrap();
     refused(

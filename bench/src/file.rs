@@ -22,6 +22,8 @@ use sides::{Holt, Medium, Ours, Side, guid};
 
 const HOLT: &str = "holt";
 const RAW: &str = "raw";
+/// The raw medium, and every byte of what was read is hashed: what a store that checks its frames can reach.
+const RAW_CHECKED: &str = "raw, checked";
 
 /// The blobs of the write benches: the largest batch.
 const BLOBS: usize = 256;
@@ -50,9 +52,10 @@ pub(crate) fn run(bench: &mut Bench) -> Result {
 }
 
 fn open_ours(path: &Path) -> Result<FileBlobStore> {
-    Ok(FileBlobStore::open(
-        FileConfig::new(path).with_create(true),
-    )?)
+    // As many as are held at once, as on the raw side.
+    let frames = u32::try_from(BLOBS + WRITERS)?;
+    let config = FileConfig::new(path).with_create(true);
+    Ok(FileBlobStore::open(config.with_pool_frames(frames))?)
 }
 
 /// Bytes that no medium can shorten, the same for every store.
@@ -211,6 +214,12 @@ impl Stores {
             Contender::new(RAW, |round| {
                 together(READERS, READERS * each * PAGE_SIZE, |reader| {
                     read_at_random(self.medium.reader()?, each, round * READERS + reader)
+                })
+            }),
+            Contender::new(RAW_CHECKED, |round| {
+                together(READERS, READERS * each * PAGE_SIZE, |reader| {
+                    let read = self.medium.checking_reader()?;
+                    read_at_random(read, each, round * READERS + reader)
                 })
             }),
             Contender::new(HOLT, |round| self.holt.readers(each, round)),

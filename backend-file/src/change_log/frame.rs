@@ -28,7 +28,7 @@
 //! that is not whole and has another behind it, are damage, and nothing is dropped on account of them.
 
 use larder_traits::{ErrorKind, Fault};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
 
 use crate::plain::{SECTOR_LEN_BYTES, corrupt};
 
@@ -54,7 +54,7 @@ impl Head {
         sector[16..20].copy_from_slice(&VERSION.to_le_bytes());
         sector[20..28].copy_from_slice(&self.first_frame.to_le_bytes());
         sector[28..44].copy_from_slice(&self.nonce);
-        let sum = xxh3_64(&sector[8..]);
+        let sum = XxHash3_64::oneshot(&sector[8..]);
         sector[..8].copy_from_slice(&sum.to_le_bytes());
         sector
     }
@@ -69,7 +69,7 @@ impl Head {
             let message = "the file belongs to another program";
             return Err(Fault::not_applied(ErrorKind::InvalidInput, message));
         }
-        if xxh3_64(&sector[8..]) != number(sector, 0) {
+        if XxHash3_64::oneshot(&sector[8..]) != number(sector, 0) {
             return Err(corrupt("the head of the change log is damaged"));
         }
         if short(sector, 16) != VERSION {
@@ -87,7 +87,7 @@ impl Head {
         let mut seed = [0; 24];
         seed[..16].copy_from_slice(&self.nonce);
         seed[16..].copy_from_slice(&place.to_le_bytes());
-        xxh3_64_with_seed(&sector[8..], xxh3_64(&seed))
+        XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&seed), &sector[8..])
     }
 
     /// A frame of this content, for the sectors from `place` on; `None` if it is too long for a frame.

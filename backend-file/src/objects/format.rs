@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use larder_traits::stash::codec;
 use larder_traits::{ErrorKind, Fault, Metadata};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::plain::{SECTOR_LEN_BYTES, corrupt};
 
@@ -67,7 +67,7 @@ fn sum(nonce: &Nonce, place: Place, bytes: &[u8]) -> [u8; SUM_LEN_BYTES] {
         Place::Unit(nth) => nth.saturating_add(2),
     };
     seed[16..].copy_from_slice(&place.to_le_bytes());
-    xxh3_128_with_seed(bytes, xxh3_64(&seed)).to_le_bytes()
+    XxHash3_128::oneshot_with_seed(XxHash3_64::oneshot(&seed), bytes).to_le_bytes()
 }
 
 /// What the first sector says.
@@ -99,7 +99,7 @@ impl Lead {
         put(&self.payload_len.to_le_bytes());
         put(&self.metadata_len.to_le_bytes());
         put(&self.body_sum);
-        let sum = xxh3_128(&sector[..SECTOR_SUM_AT]);
+        let sum = XxHash3_128::oneshot(&sector[..SECTOR_SUM_AT]);
         sector[SECTOR_SUM_AT..].copy_from_slice(&sum.to_le_bytes());
         sector
     }
@@ -110,7 +110,7 @@ impl Lead {
         if take::<8>(&mut rest) != MAGIC {
             return Err(corrupt("a file among the objects does not begin as one"));
         }
-        if xxh3_128(&sector[..SECTOR_SUM_AT]).to_le_bytes() != sector[SECTOR_SUM_AT..] {
+        if XxHash3_128::oneshot(&sector[..SECTOR_SUM_AT]).to_le_bytes() != sector[SECTOR_SUM_AT..] {
             return Err(corrupt("the first sector of an object's file is damaged"));
         }
         if u32::from_le_bytes(take(&mut rest)) != VERSION {

@@ -10,7 +10,7 @@
 
 use larder_traits::ObjectId;
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// The longest name of a file.
 const NAME_LEN_BYTES_MAX: usize = 255;
@@ -33,7 +33,7 @@ pub(super) struct Name {
 impl Name {
     /// The place of the object with this text form.
     pub(super) fn of(text: &str) -> Self {
-        let [shard, ..] = xxh3_64(text.as_bytes()).to_le_bytes();
+        let [shard, ..] = XxHash3_64::oneshot(text.as_bytes()).to_le_bytes();
         let file = if text.len() <= NAME_LEN_BYTES_MAX {
             text.replacen('/', SLASH, 1)
         } else {

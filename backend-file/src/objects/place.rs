@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use larder_traits::{Caps, ErrorKind, Fault};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::config::ObjectsConfig;
 use super::name::{self, Name};
@@ -408,7 +408,7 @@ impl Drop for Temp {
 fn mark_of(version: u32) -> Vec<u8> {
     let mut mark = Vec::from(MAGIC);
     mark.extend(version.to_le_bytes());
-    let sum = xxh3_64(&mark);
+    let sum = XxHash3_64::oneshot(&mark);
     mark.extend(sum.to_le_bytes());
     mark
 }
