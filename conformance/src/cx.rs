@@ -9,6 +9,7 @@ use larder_traits::{Caps, TestClock};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::check::{CheckInfo, Outcome, Stop};
+use crate::engine::canary::Canary;
 use crate::engine::kill::Orders;
 use crate::fixture::{Env, Factory, Faults, Folders, Probe, World};
 use crate::profile::Profile;
@@ -203,16 +204,28 @@ impl<W: World + ?Sized> Cx<W> {
         }
     }
 
-    /// Lets `call` take so long and no longer; a call that does not end is a failure.
+    /// Lets `call` take so long and no longer; a call that does not end is a failure, unless the machine stood still for
+    /// so long itself.
     pub(crate) async fn within<T>(
         &self,
         bound: Duration,
         what: impl Into<String>,
         call: impl Future<Output = T>,
     ) -> Result<T, Stop> {
-        tokio::time::timeout(bound, call)
-            .await
-            .map_err(|_elapsed| Stop::fail(what, format!("no answer after {bound:?}"), "an answer"))
+        let canary = Canary::start();
+        let ended = tokio::time::timeout(bound, call).await;
+        ended.map_err(|_elapsed| {
+            let observed = format!("no answer after {bound:?}");
+            match canary.excuses(bound) {
+                Some(late) => {
+                    let what = what.into();
+                    Stop::Inconclusive(format!(
+                        "{what}: {observed}, but the machine was late by {late:?}"
+                    ))
+                }
+                None => Stop::fail(what, observed, "an answer"),
+            }
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! How checks are carried out. Each engine has a file; the sequential one needs none.
 
+pub(crate) mod canary;
 pub(crate) mod cancel;
 pub(crate) mod damage;
 pub(crate) mod fault;

@@ -1,7 +1,5 @@
 //! BM-7: deadlines.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_traits::{Atomicity, ErrorKind};
@@ -11,6 +9,7 @@ use crate::blob_multi::{Handle, World, patient};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::{pattern, refused};
 use crate::cx::Cx;
+use crate::engine::canary::Canary;
 use crate::model::blob_multi::Blobs;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -47,59 +46,30 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
 const GRACE: Duration = Duration::from_millis(250);
 /// How long a refused write is watched for.
 pub(super) const WATCH: Duration = Duration::from_secs(1);
-/// How often the canary wakes.
-const CANARY: Duration = Duration::from_millis(5);
-
-/// A task that only wakes up, and how late it was at worst: what the machine adds to every time that is measured.
-pub(super) struct Canary {
-    late_nanos: Arc<AtomicU64>,
-    task: tokio::task::JoinHandle<()>,
+/// Fails if a call with a deadline that has passed took more than the grace, unless the machine was late as well.
+fn prompt(canary: &Canary, call: &str, took: Duration) -> Outcome {
+    late_by(
+        canary,
+        &format!("{call} with a deadline that has passed"),
+        took,
+    )
 }
 
-impl Canary {
-    pub(super) fn start() -> Self {
-        let late_nanos = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&late_nanos);
-        let task = tokio::spawn(async move {
-            loop {
-                let asleep = Instant::now();
-                tokio::time::sleep(CANARY).await;
-                let late = asleep.elapsed().saturating_sub(CANARY);
-                let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
-                seen.fetch_max(late, Ordering::Relaxed);
-            }
-        });
-        Self { late_nanos, task }
+/// Fails if a call came back later than the grace after its deadline, unless the machine was late as well.
+pub(super) fn late_by(canary: &Canary, call: &str, took: Duration) -> Outcome {
+    if took <= GRACE {
+        return Ok(());
     }
-
-    /// Fails if `took` is more than the grace, unless the canary was late as well.
-    fn prompt(&self, call: &str, took: Duration) -> Outcome {
-        self.late_by(&format!("{call} with a deadline that has passed"), took)
+    if let Some(late) = canary.excuses(GRACE) {
+        return Err(Stop::Inconclusive(format!(
+            "{call}: {took:?} late, but the machine was late by {late:?} itself"
+        )));
     }
-
-    /// Fails if a call came back later than the grace after its deadline, unless the canary was late as well.
-    pub(super) fn late_by(&self, call: &str, took: Duration) -> Outcome {
-        if took <= GRACE {
-            return Ok(());
-        }
-        let late = Duration::from_nanos(self.late_nanos.load(Ordering::Relaxed));
-        if late > GRACE / 2 {
-            return Err(Stop::Inconclusive(format!(
-                "{call}: {took:?} late, but the machine was late by {late:?} itself"
-            )));
-        }
-        Err(Stop::fail(
-            call,
-            format!("an answer {took:?} after its deadline"),
-            format!("an answer within {GRACE:?} of it"),
-        ))
-    }
-}
-
-impl Drop for Canary {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    Err(Stop::fail(
+        call,
+        format!("an answer {took:?} after its deadline"),
+        format!("an answer within {GRACE:?} of it"),
+    ))
 }
 
 async fn bm_7_1(cx: &Cx<dyn World>) -> Outcome {
@@ -108,7 +78,7 @@ async fn bm_7_1(cx: &Cx<dyn World>) -> Outcome {
     for (key, len) in [("old", 100), ("k", 70_000), ("k/x", 3)] {
         fill(&a, &mut model, key, "7.1", len).await?;
     }
-    let canary = Canary::start();
+    let canary = &Canary::start();
     let now = Instant::now();
     let ago = |past| now.checked_sub(past).unwrap_or(now);
     let passed = [
@@ -119,8 +89,8 @@ async fn bm_7_1(cx: &Cx<dyn World>) -> Outcome {
     ];
     for (at, deadline) in passed.into_iter().enumerate() {
         let handle = if at % 2 == 0 { &a } else { &b };
-        writes_refused(handle, &canary, deadline).await?;
-        reads_refused(handle, &canary, deadline).await?;
+        writes_refused(handle, canary, deadline).await?;
+        reads_refused(handle, canary, deadline).await?;
     }
     // The refused calls may not arrive later either.
     let started = Instant::now();
@@ -146,14 +116,14 @@ async fn writes_refused(handle: &Handle, canary: &Canary, deadline: Instant) -> 
             let value = pattern("too late", len);
             let started = Instant::now();
             let result = handle.try_set(deadline, key, value, atomic).await;
-            canary.prompt("set", started.elapsed())?;
+            prompt(canary, "set", started.elapsed())?;
             refused("set with a passed deadline", result, ErrorKind::Timeout)?;
         }
     }
     for key in ["old", "absent", "k"] {
         let started = Instant::now();
         let result = handle.try_delete(deadline, key).await;
-        canary.prompt("delete", started.elapsed())?;
+        prompt(canary, "delete", started.elapsed())?;
         refused("delete with a passed deadline", result, ErrorKind::Timeout)?;
     }
     Ok(())
@@ -164,25 +134,25 @@ async fn reads_refused(handle: &Handle, canary: &Canary, deadline: Instant) -> O
     for key in ["old", "absent"] {
         let started = Instant::now();
         let result = handle.try_get(deadline, key).await;
-        canary.prompt("get", started.elapsed())?;
+        prompt(canary, "get", started.elapsed())?;
         refused("get with a passed deadline", result, timeout)?;
         let started = Instant::now();
         let result = handle.try_get_bytes(deadline, key).await;
-        canary.prompt("get_bytes", started.elapsed())?;
+        prompt(canary, "get_bytes", started.elapsed())?;
         refused("get_bytes with a passed deadline", result, timeout)?;
         let started = Instant::now();
         let result = handle.try_get_range(deadline, key, 0..10).await;
-        canary.prompt("get_range", started.elapsed())?;
+        prompt(canary, "get_range", started.elapsed())?;
         refused("get_range with a passed deadline", result, timeout)?;
     }
     let started = Instant::now();
     let result = handle.try_list(deadline).await;
-    canary.prompt("list_keys", started.elapsed())?;
+    prompt(canary, "list_keys", started.elapsed())?;
     refused("list_keys with a passed deadline", result, timeout)?;
     for prefix in ["k", "nothing"] {
         let started = Instant::now();
         let result = handle.try_list_prefix(deadline, prefix).await;
-        canary.prompt("list_prefix", started.elapsed())?;
+        prompt(canary, "list_prefix", started.elapsed())?;
         refused("list_prefix with a passed deadline", result, timeout)?;
     }
     Ok(())

@@ -9,13 +9,14 @@ use futures_util::future::join_all;
 use larder_traits::{Atomicity, Classify, ErrorKind};
 use tokio::task::JoinHandle;
 
-use super::deadlines::Canary;
+use super::deadlines::late_by;
 use super::faults::{Attempt, Bench, NEVER};
 use super::methods::{Method, READS, WRITES, Watched, value_of, watch};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::Cx;
+use crate::engine::canary::Canary;
 use crate::engine::fault::{each_met, enough};
 use crate::fixture::{FaultKind, Faults};
 
@@ -27,10 +28,10 @@ const CLOSE: Duration = Duration::from_millis(20);
 
 pub(super) async fn bm_7_2(cx: &Cx<dyn World>) -> Outcome {
     let bench = Bench::new(cx).await?;
-    let canary = Canary::start();
+    let canary = &Canary::start();
     let mut met = 0;
     for method in WRITES.into_iter().chain(READS) {
-        let (bench, canary) = (&bench, &canary);
+        let bench = &bench;
         met += each_met(bench.faults.as_ref(), FaultKind::Hang, |nth| async move {
             let lens = (Some(500), 800);
             let attempt = bench.attempt(method, FaultKind::Hang, nth, lens).await?;
@@ -47,7 +48,7 @@ pub(super) async fn bm_7_2(cx: &Cx<dyn World>) -> Outcome {
 fn in_time(attempt: &Attempt, canary: &Canary) -> Outcome {
     let word = attempt.method.word();
     let late = attempt.back.saturating_duration_since(attempt.deadline);
-    canary.late_by(&format!("{word} that gets no answer"), late)?;
+    late_by(canary, &format!("{word} that gets no answer"), late)?;
     match &attempt.result {
         Err(e) if attempt.back >= attempt.deadline && e.kind() != ErrorKind::Timeout => {
             Err(Stop::fail(
@@ -113,7 +114,7 @@ pub(super) async fn bm_7_4(cx: &Cx<dyn World>) -> Outcome {
     for key in ["k", "old"] {
         bench.a.set(key, pattern(key, 3_000)).await?;
     }
-    let canary = Canary::start();
+    let canary = &Canary::start();
     let storm = Storm::start(&bench.faults);
     for round in 0..2 {
         for method in WRITES.into_iter().chain(READS) {
@@ -123,7 +124,7 @@ pub(super) async fn bm_7_4(cx: &Cx<dyn World>) -> Outcome {
                 &bench,
                 handle,
                 method,
-                &canary,
+                canary,
                 "failures one after the other",
             )
             .await?;
@@ -134,7 +135,7 @@ pub(super) async fn bm_7_4(cx: &Cx<dyn World>) -> Outcome {
     // All at once, so that they wait for each other as well.
     let calls = WRITES.into_iter().chain(READS).flat_map(|method| {
         [&bench.a, &bench.b]
-            .map(|handle| back_in_time(&bench, handle, method, &canary, "calls without an answer"))
+            .map(|handle| back_in_time(&bench, handle, method, canary, "calls without an answer"))
     });
     for ended in join_all(calls).await {
         ended?;
@@ -143,7 +144,8 @@ pub(super) async fn bm_7_4(cx: &Cx<dyn World>) -> Outcome {
     for (key, until, task) in held {
         let ended = bench.cx.within(NEVER, "a call that gets no answer", task);
         let back = ended.await?.map_err(super::set::in_task)?;
-        canary.late_by(
+        late_by(
+            canary,
             "a call that gets no answer",
             back.saturating_duration_since(until),
         )?;
@@ -181,7 +183,7 @@ async fn back_in_time(
     let call = method.call(handle, deadline, "old", &value);
     let result = bench.cx.within(WAIT + NEVER, &what, call).await?;
     let back = Instant::now();
-    canary.late_by(&what, back.saturating_duration_since(deadline))?;
+    late_by(canary, &what, back.saturating_duration_since(deadline))?;
     match result {
         Err(e) if e.kind() == ErrorKind::Timeout && back + CLOSE < deadline => Err(Stop::fail(
             what,

@@ -1,7 +1,7 @@
 //! The bodies of the checks on a medium that fails: C-1 and KV-8.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::dropped::Method;
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::Cx;
+use crate::engine::canary::Canary;
 use crate::engine::fault::{each_met, enough};
 use crate::fixture::{FaultKind, Faults};
 use crate::kv_client::{Handle, World, show_value};
@@ -241,40 +242,6 @@ pub(super) async fn kv_8_3(cx: &Cx<dyn World>) -> Outcome {
     bench.watch().await
 }
 
-/// How late a task of its own came to be woken: what a bound cannot be judged below.
-struct Canary {
-    ended: Arc<AtomicBool>,
-    late_ms: Arc<AtomicU64>,
-}
-
-impl Canary {
-    fn start() -> Self {
-        const NAP: Duration = Duration::from_millis(10);
-        let (ended, late_ms) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let task = (Arc::clone(&ended), Arc::clone(&late_ms));
-        tokio::spawn(async move {
-            while !task.0.load(Ordering::Relaxed) {
-                let slept = Instant::now();
-                tokio::time::sleep(NAP).await;
-                let late = slept.elapsed().saturating_sub(NAP).as_millis();
-                let late = u64::try_from(late).unwrap_or(u64::MAX);
-                task.1.fetch_max(late, Ordering::Relaxed);
-            }
-        });
-        Self { ended, late_ms }
-    }
-
-    fn late(&self) -> Duration {
-        Duration::from_millis(self.late_ms.load(Ordering::Relaxed))
-    }
-}
-
-impl Drop for Canary {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-}
-
 pub(super) async fn kv_8_2(cx: &Cx<dyn World>) -> Outcome {
     /// By how much a call may be later than its bound.
     const SLACK: Duration = Duration::from_millis(250);
@@ -294,11 +261,13 @@ pub(super) async fn kv_8_2(cx: &Cx<dyn World>) -> Outcome {
             let kind = FaultKind::Hang;
             let attempted = bench.attempt(method, kind, true, nth, Some(bound + SLACK));
             match attempted.await {
-                Err(Stop::Fail(failure)) if canary.late() > SLACK / 2 => {
-                    let late = canary.late();
-                    let why = format!("the machine was late by {late:?}: {}", failure.what);
-                    Err(Stop::Inconclusive(why))
-                }
+                Err(Stop::Fail(failure)) => Err(match canary.excuses(SLACK) {
+                    Some(late) => {
+                        let why = format!("the machine was late by {late:?}: {}", failure.what);
+                        Stop::Inconclusive(why)
+                    }
+                    None => Stop::Fail(failure),
+                }),
                 other => other,
             }
         };
