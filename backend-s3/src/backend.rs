@@ -12,7 +12,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::CompletedPart;
 use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
 use larder_traits::{
     Backend, BackendError, ClientStream, ErrorKind, ExpirationPolicy, Fault, GetResponse, Metadata,
     ObjectId, PayloadStream,
@@ -221,22 +221,26 @@ impl S3Backend {
             Ok(part.map(|part| (part, parts)))
         });
         let fan_out = self.wire.config.fan_out_max.get().min(STREAM_FAN_OUT_MAX);
-        let mut completed: Vec<CompletedPart> = stream::once(std::future::ready(Ok(first)))
+        let mut uploaded: Vec<(CompletedPart, u64)> = stream::once(std::future::ready(Ok(first)))
             .chain(rest)
             .zip(stream::iter(1..))
             .map(|(part, number)| part.map(|part| (part, number)))
             .map_ok(|(part, number)| {
+                let len = len_u64(&part);
                 let put = upload_ref.part(number, part);
-                put.map(|result| result.map_err(|e| BackendError::from(e.not_applied())))
+                put.map_ok(move |part| (part, len))
+                    .map_err(|e| BackendError::from(e.not_applied()))
                     .boxed()
             })
             .try_buffer_unordered(fan_out)
             .try_collect()
             .await?;
-        completed.sort_by_key(CompletedPart::part_number);
+        uploaded.sort_by_key(|(part, _)| part.part_number());
+        let (completed, lens): (Vec<_>, Vec<_>) = uploaded.into_iter().unzip();
+        let len = lens.iter().sum();
         let sent = Sent::default();
         let complete = async {
-            let result = upload.complete(completed, &sent).await;
+            let result = upload.complete(completed, len, &sent).await;
             self.ended(name, &mark, &sent, result).await
         };
         Ok(self.call(&sent, complete).await?)

@@ -3,6 +3,9 @@
 use std::ops::Range;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join};
@@ -14,6 +17,9 @@ use crate::wire::Wire;
 
 /// The last byte that a server can be asked for: most keep such numbers with a sign.
 const OFFSET_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// How often a value is read in parts that is replaced meanwhile, before it is read in one answer.
+const REPLACED_MAX: u32 = 2;
 
 /// A part of an object whose bytes are still to come.
 pub(crate) struct Opened {
@@ -121,6 +127,7 @@ impl Wire {
         let request = request
             .set_range(header)
             .set_if_match(pin.map(str::to_owned));
+        let request = request.customize().interceptor(WholeOrPart);
         let mut output = match Box::pin(request.send()).await {
             Ok(output) => output,
             Err(e) => {
@@ -172,25 +179,37 @@ impl Wire {
         name: &str,
         range: Range<u64>,
     ) -> Result<Option<Fetched>, Failure> {
-        let mut tries = 0;
+        let (mut tries, mut replaced) = (0, 0);
         loop {
-            match self.fetch_once(name, &range).await {
-                Err(failure) if self.is_worth_another(&failure, &mut tries).await => {}
+            let part_len = match replaced {
+                0..REPLACED_MAX => self.config.part_len_bytes,
+                // Whoever keeps replacing it cannot come between the parts of one answer.
+                _ => u64::MAX,
+            };
+            match self.fetch_once(name, &range, part_len).await {
+                Err(failure) if self.is_worth_another(&failure, &mut tries).await => {
+                    replaced += u32::from(failure.is_unmet());
+                }
                 result => return result,
             }
         }
     }
 
-    async fn fetch_once(&self, name: &str, range: &Range<u64>) -> Result<Option<Fetched>, Failure> {
+    async fn fetch_once(
+        &self,
+        name: &str,
+        range: &Range<u64>,
+        part_len: u64,
+    ) -> Result<Option<Fetched>, Failure> {
         if range.end <= range.start || range.start > OFFSET_MAX {
             // Nothing of it is wanted, or nothing of it can be there, but whether it is; and S3 knows no empty range.
-            let first = self.first(name, 0..1).await?;
+            let first = self.first(name, 0..1, part_len).await?;
             return Ok(match first {
                 First::Absent => None,
                 First::Empty | First::Whole(_) | First::Large(_) => Some(Fetched::nothing()),
             });
         }
-        let opened = match self.first(name, range.clone()).await? {
+        let opened = match self.first(name, range.clone(), part_len).await? {
             First::Absent => return Ok(None),
             First::Empty => return Ok(Some(Fetched::nothing())),
             First::Whole(fetched) => return Ok(Some(fetched)),
@@ -210,36 +229,48 @@ impl Wire {
         }))
     }
 
-    /// The first part of `range`, with its bytes where no further part is needed.
-    async fn first(&self, name: &str, range: Range<u64>) -> Result<First, Failure> {
-        let part_len = self.config.part_len_bytes;
+    /// The first part of `range`, of `part_len` bytes at most, with its bytes where no further part is needed.
+    async fn first(&self, name: &str, range: Range<u64>, part_len: u64) -> Result<First, Failure> {
         let wanted = range.start..range.end.min(range.start.saturating_add(part_len));
-        let client = self.client();
-        let request = async {
-            let opened = match self
-                .open_part(client, name, Some(wanted.clone()), None)
-                .await?
-            {
-                Part::Absent => return Ok(First::Absent),
-                Part::Beyond => return Ok(First::Empty),
-                Part::There(opened) => opened,
-            };
-            if opened.range.end < range.end.min(opened.total) {
-                return Ok(First::Large(opened));
-            }
-            let whole = opened.range == (0..opened.total);
-            let len = opened.range.end - opened.range.start;
-            let mut value = read_small(opened.body, len).await?;
-            verify(opened.mark.filter(|_| whole), value.as_slice())?;
-            // A server that takes no notice of ranges gives more than was asked for.
-            value.truncate(range.end.saturating_sub(opened.range.start));
-            Ok(First::Whole(Fetched {
-                value,
-                etag: opened.etag,
-                total: opened.total,
-            }))
+        let open = self.open_first(name, wanted);
+        let opened = match self.attempt(0, open).await? {
+            Part::Absent => return Ok(First::Absent),
+            Part::Beyond => return Ok(First::Empty),
+            Part::There(opened) => opened,
         };
-        self.attempt(part_len, request).await
+        if opened.range.end < range.end.min(opened.total) {
+            return Ok(First::Large(opened));
+        }
+        let whole = opened.range == (0..opened.total);
+        let len = opened.range.end - opened.range.start;
+        let mut value = self.attempt(len, read_small(opened.body, len)).await?;
+        verify(opened.mark.filter(|_| whole), value.as_slice())?;
+        // A server that takes no notice of ranges gives more than was asked for.
+        value.truncate(range.end.saturating_sub(opened.range.start));
+        Ok(First::Whole(Fetched {
+            value,
+            etag: opened.etag,
+            total: opened.total,
+        }))
+    }
+
+    /// Asks for the bytes of `range`, or for what there is where the server says that not even the first byte is.
+    async fn open_first(&self, name: &str, range: Range<u64>) -> Result<Part, Failure> {
+        let from_start = range.start == 0;
+        let part = self
+            .open_part(self.client(), name, Some(range), None)
+            .await?;
+        if !matches!(part, Part::Beyond) || !from_start {
+            return Ok(part);
+        }
+        // That should be an empty object. The refusal says nothing of its checksum, and without that an object that has
+        // lost all its bytes would pass for an empty one.
+        match self.open_part(self.client(), name, None, None).await? {
+            Part::Beyond => Err(Failure::garbled(
+                "a whole object that ends before it begins",
+            )),
+            part => Ok(part),
+        }
     }
 
     /// Reads what `opened` began, and the parts behind it up to `end`, into `buffer`.
@@ -308,7 +339,36 @@ impl Wire {
 
 /// The object was replaced while it was read.
 fn changed() -> Failure {
-    Failure::garbled("the object was replaced while it was read")
+    Failure::unmet("the object was replaced while it was read")
+}
+
+/// An answer to a GET is the whole object, or a part and says which.
+///
+/// The SDK takes every status of success for the whole: a part that does not say so would be a short value.
+#[derive(Debug)]
+struct WholeOrPart;
+
+impl Intercept for WholeOrPart {
+    fn name(&self) -> &'static str {
+        "WholeOrPart"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        let is_part = response.headers().contains_key("content-range");
+        match response.status().as_u16() {
+            200 => Ok(()),
+            206 if is_part => Ok(()),
+            206 => Err("a part that does not say which it is".into()),
+            status @ 201..300 => Err(format!("a GET was answered by {status}").into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn verify(mark: Option<Mark>, value: &[u8]) -> Result<(), Failure> {

@@ -4,9 +4,13 @@
 use std::error::Error;
 use std::fmt;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use larder_traits::{ErrorKind, Fault};
+
+/// The code for a condition that did not hold.
+const UNMET: &str = "PreconditionFailed";
 
 /// A request that did not succeed.
 #[derive(Clone, Debug)]
@@ -61,14 +65,11 @@ impl Failure {
         let status = e.raw_response().map(|raw| raw.status().as_u16());
         let code = e.code().map(str::to_owned);
         let meaning = match &e {
-            SdkError::ConstructionFailure(_) if mentions_credentials(&e) => {
-                refused(ErrorKind::PermissionDenied)
+            SdkError::ConstructionFailure(_) => {
+                of_credentials(&e).unwrap_or(refused(ErrorKind::Internal))
             }
-            SdkError::ConstructionFailure(_) => refused(ErrorKind::Internal),
             SdkError::DispatchFailure(_) if never_connected(&e) => BUSY,
-            SdkError::DispatchFailure(_) if mentions_credentials(&e) => {
-                refused(ErrorKind::PermissionDenied)
-            }
+            SdkError::DispatchFailure(_) => of_credentials(&e).unwrap_or(DOUBTFUL),
             _ => match status {
                 Some(status) if !(200..300).contains(&status) => meaning(status, code.as_deref()),
                 _ => DOUBTFUL,
@@ -96,6 +97,14 @@ impl Failure {
         }
     }
 
+    /// The object is no longer the version that was asked for. Nothing is wrong with the one that it is now.
+    pub(crate) fn unmet(detail: impl Into<String>) -> Self {
+        Self {
+            code: Some(UNMET.into()),
+            ..Self::garbled(detail)
+        }
+    }
+
     /// What arrived is not what was stored.
     pub(crate) fn corrupt(detail: impl Into<String>) -> Self {
         Self {
@@ -115,7 +124,7 @@ impl Failure {
 
     /// A condition of the request did not hold.
     pub(crate) fn is_unmet(&self) -> bool {
-        self.status == Some(412) || self.is("PreconditionFailed")
+        self.status == Some(412) || self.is(UNMET)
     }
 
     pub(crate) fn not_applied(&self) -> Fault {
@@ -150,6 +159,9 @@ impl fmt::Display for Failure {
 /// What an answer with an error means.
 fn meaning(status: u16, code: Option<&str>) -> Meaning {
     match code.unwrap_or_default() {
+        // Amazon says so, under 400, of a request that did not arrive in time; Ceph, under 408, of one that its disks
+        // may still be working on.
+        "RequestTimeout" if status == 408 => return DOUBTFUL,
         "NoSuchBucket" | "PermanentRedirect" | "TemporaryRedirect" => {
             return refused(ErrorKind::NotFound);
         }
@@ -180,8 +192,10 @@ fn meaning(status: u16, code: Option<&str>) -> Meaning {
     match status {
         301 | 302 | 307 | 308 => refused(ErrorKind::NotFound),
         401 | 403 => refused(ErrorKind::PermissionDenied),
-        408 | 409 | 425 | 429 => BUSY,
+        408 => DOUBTFUL,
+        409 | 425 | 429 => BUSY,
         412 => refused(ErrorKind::Conflict),
+        501 => refused(ErrorKind::Unsupported),
         507 => refused(ErrorKind::NoSpace),
         // That there is no such key is looked for by who can mean it; otherwise it is no answer of S3 at all.
         404 => Meaning {
@@ -202,10 +216,12 @@ fn never_connected(e: &(dyn Error + 'static)) -> bool {
     })
 }
 
-fn mentions_credentials(e: &(dyn Error + 'static)) -> bool {
-    sources(e).any(|e| {
-        e.downcast_ref::<aws_credential_types::provider::error::CredentialsError>()
-            .is_some()
+/// What it means that there were no credentials to sign with, if that is what happened: nothing was sent.
+fn of_credentials(e: &(dyn Error + 'static)) -> Option<Meaning> {
+    sources(e).find_map(|e| match e.downcast_ref::<CredentialsError>()? {
+        // Whoever gives them out cannot be reached, and that may pass.
+        CredentialsError::ProviderTimedOut(_) => Some(BUSY),
+        _ => Some(refused(ErrorKind::PermissionDenied)),
     })
 }
 
@@ -233,4 +249,50 @@ pub(crate) fn timed_out_on_the_way() -> Fault {
 
 pub(crate) fn invalid(message: &'static str) -> Fault {
     Fault::not_applied(ErrorKind::InvalidInput, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aws_sdk_s3::operation::put_object::PutObjectError;
+
+    use super::*;
+
+    /// Failure: while whoever gives out credentials could not be reached, calls said that permission was denied, for
+    /// good. Cause: every error of a provider was taken for a refusal. Fix: its silence is told apart.
+    #[test]
+    fn credentials_that_are_late_are_asked_for_again() {
+        let late = CredentialsError::provider_timed_out(Duration::from_secs(5));
+        let none = CredentialsError::not_loaded("nobody here");
+        for (e, kind, again) in [
+            (late, ErrorKind::Unavailable, true),
+            (none, ErrorKind::PermissionDenied, false),
+        ] {
+            let e = SdkError::<PutObjectError, HttpResponse>::construction_failure(e);
+            let failure = Failure::of(e);
+            assert_eq!((failure.kind, failure.again), (kind, again), "{failure}");
+            assert!(failure.harmless, "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_status_alone_says_enough() {
+        let cases = [
+            (429, ErrorKind::Unavailable, true, true),
+            (408, ErrorKind::Unavailable, false, true),
+            (404, ErrorKind::Unavailable, true, false),
+            (412, ErrorKind::Conflict, true, false),
+            (500, ErrorKind::Unavailable, false, true),
+            (501, ErrorKind::Unsupported, true, false),
+            (503, ErrorKind::Unavailable, false, true),
+            (507, ErrorKind::NoSpace, true, false),
+            (999, ErrorKind::Unavailable, false, true),
+        ];
+        for (status, kind, harmless, again) in cases {
+            let found = meaning(status, None);
+            let found = (found.kind, found.harmless, found.again);
+            assert_eq!(found, (kind, harmless, again), "{status}");
+        }
+    }
 }

@@ -1,14 +1,19 @@
 //! Listing names: page by page, and each page held against what it says of itself.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
 use crate::error::Failure;
 use crate::wire::Wire;
+
+/// How many pages without an object may follow each other before nobody believes any more that there is an end.
+const EMPTY_PAGES_MAX: u32 = 1_000;
 
 /// One object of a listing.
 pub(crate) struct Listed {
@@ -22,17 +27,55 @@ pub(crate) struct Page {
     pub(crate) next: Option<String>,
 }
 
+/// What pages add up to, each object once.
+#[derive(Default)]
+struct Listing {
+    found: Vec<Listed>,
+    /// The names that were found, where they do not come in order; where they do, none can come again.
+    names: Option<HashSet<String>>,
+    empty_pages: u32,
+}
+
+impl Listing {
+    /// Takes the next page. A listing that gives an object again would go on for ever, if it did so page by page.
+    fn take(&mut self, page: Vec<Listed>) -> Result<(), Failure> {
+        self.empty_pages = if page.is_empty() {
+            self.empty_pages + 1
+        } else {
+            0
+        };
+        if self.empty_pages > EMPTY_PAGES_MAX {
+            return Err(garbled("of nothing, and another one, and no end"));
+        }
+        for object in page {
+            let in_order = self.names.is_none()
+                && self.found.last().is_none_or(|last| last.name < object.name);
+            if !in_order {
+                let found = &self.found;
+                let names = self
+                    .names
+                    .get_or_insert_with(|| found.iter().map(|it| it.name.clone()).collect());
+                if !names.insert(object.name.clone()) {
+                    return Err(garbled("with an object that was listed already"));
+                }
+            }
+            self.found.push(object);
+        }
+        Ok(())
+    }
+}
+
 impl Wire {
     /// Every object whose name starts with `prefix`.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Failure> {
-        let mut found = Vec::new();
+        let mut listing = Listing::default();
         let mut next = None;
         loop {
             let page = self.page(prefix, next, self.config.page_keys_max).await?;
-            found.extend(page.found);
+            listing.take(page.found)?;
             match page.next {
                 Some(token) => next = Some(token),
-                None => return Ok(found),
+                None => return Ok(listing.found),
             }
         }
     }
@@ -63,6 +106,7 @@ impl Wire {
     pub(crate) async fn sweep(&self, prefix: &str, age: Duration) -> Result<u64, Failure> {
         let now = self.config.clock.now();
         let (mut swept, mut key_marker, mut id_marker) = (0, None::<String>, None::<String>);
+        let mut passed = HashSet::new();
         loop {
             let list = |client: Client| {
                 let request = client
@@ -72,10 +116,14 @@ impl Wire {
                     .encoding_type(EncodingType::Url)
                     .set_key_marker(key_marker.clone())
                     .set_upload_id_marker(id_marker.clone());
-                async move { Box::pin(request.send()).await.map_err(Failure::of) }
+                async move {
+                    let page = Box::pin(request.send()).await.map_err(Failure::of)?;
+                    let next = next_uploads(&page)?;
+                    Ok((page.uploads.unwrap_or_default(), next))
+                }
             };
-            let page = self.repeat(0, list).await?;
-            for upload in page.uploads.unwrap_or_default() {
+            let (uploads, next) = self.repeat(0, list).await?;
+            for upload in uploads {
                 let begun = upload
                     .initiated
                     .and_then(|at| SystemTime::try_from(at).ok());
@@ -91,22 +139,41 @@ impl Wire {
                     swept += 1;
                 }
             }
-            let next = page
-                .next_key_marker
-                .filter(|_| page.is_truncated == Some(true));
-            let next = next
-                .and_then(|next| Some(percent_decode_str(&next).decode_utf8().ok()?.into_owned()));
-            if next.is_none() || (&next, &page.next_upload_id_marker) == (&key_marker, &id_marker) {
-                return Ok(swept);
+            match next {
+                None => return Ok(swept),
+                Some(next) if !passed.insert(next.clone()) => {
+                    return Err(garbled("of uploads that was listed already"));
+                }
+                Some((key, id)) => (key_marker, id_marker) = (Some(key), id),
             }
-            (key_marker, id_marker) = (next, page.next_upload_id_marker);
         }
     }
 }
 
+/// Where the next page of uploads starts, if there is one.
+fn next_uploads(
+    page: &ListMultipartUploadsOutput,
+) -> Result<Option<(String, Option<String>)>, Failure> {
+    match (page.is_truncated, &page.next_key_marker) {
+        (None, _) => Err(garbled(
+            "of uploads that does not say whether it is the last",
+        )),
+        (Some(false), _) => Ok(None),
+        (Some(true), Some(key)) if !key.is_empty() => {
+            let key = percent_decode_str(key).decode_utf8();
+            let key = key.map_err(|_e| garbled("of uploads that goes on at what is no text"))?;
+            Ok(Some((key.into_owned(), page.next_upload_id_marker.clone())))
+        }
+        (Some(true), _) => Err(garbled("of uploads that goes on nowhere")),
+    }
+}
+
+fn garbled(why: &str) -> Failure {
+    Failure::garbled(format!("a page of a listing {why}"))
+}
+
 /// What a page says, where it hangs together: a truncated one may still be XML to a lenient reader.
 fn page_of(output: ListObjectsV2Output, token: Option<&str>) -> Result<Page, Failure> {
-    let garbled = |why: &str| Failure::garbled(format!("a page of a listing {why}"));
     let count = output
         .key_count
         .and_then(|count| usize::try_from(count).ok())
@@ -122,12 +189,12 @@ fn page_of(output: ListObjectsV2Output, token: Option<&str>) -> Result<Page, Fai
     for object in contents {
         let key = object.key.ok_or_else(|| garbled("without a key"))?;
         let len = object.size.and_then(|size| u64::try_from(size).ok());
-        let name = percent_decode_str(&key).decode_utf8();
-        let name = name.map_err(|_e| garbled("with a key that is no text"))?;
-        found.push(Listed {
-            name: name.into_owned(),
-            len_bytes: len.ok_or_else(|| garbled("without a length"))?,
-        });
+        let len_bytes = len.ok_or_else(|| garbled("without a length"))?;
+        // All names of ours are text, so what is none is somebody else's.
+        if let Ok(name) = percent_decode_str(&key).decode_utf8() {
+            let name = name.into_owned();
+            found.push(Listed { name, len_bytes });
+        }
     }
     let next = output
         .next_continuation_token

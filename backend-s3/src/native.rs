@@ -28,8 +28,10 @@ impl S3Place {
     /// # Errors
     ///
     /// `NotFound` for a bucket that does not exist, `PermissionDenied` for credentials that are not accepted,
-    /// `Unavailable` for a server that cannot be reached or makes no sense, `Timeout` for one that stays silent until
-    /// [`S3Config::with_call_timeout`], `InvalidInput` for a configuration that can never work. Always `NotApplied`.
+    /// `Unavailable` for a server that cannot be reached or makes no sense, and for one that leaves open whether it
+    /// keeps the conditions of writes (see [`S3Config::with_conditional_writes`]), `Timeout` for one that stays silent
+    /// until [`S3Config::with_call_timeout`], `InvalidInput` for a configuration that can never work. Always
+    /// `NotApplied`.
     pub async fn open(config: S3Config) -> Result<Self, Fault> {
         let wire = Arc::new(Wire::new(config)?);
         let deadline = wire.deadline();
@@ -40,7 +42,10 @@ impl S3Place {
         };
         wire.call(deadline, &Sent::default(), look).await?;
         if wire.config.conditional_writes {
-            let probe = async { Ok(wire.probe().await) };
+            let probe = async {
+                let found = wire.probe().await;
+                found.map_err(|failure| failure.not_applied())
+            };
             if let Some(found) = wire.call(deadline, &Sent::default(), probe).await? {
                 wire.found_conditions(found);
             }
@@ -93,8 +98,8 @@ impl S3Place {
     }
 
     /// Gives up the uploads below the prefix that were begun more than `age` ago, and returns how many: what processes
-    /// have left behind that were killed. They take room and show nowhere else. A day is a good age; it must be longer
-    /// than any upload takes, since the one that is swept fails.
+    /// have left behind that were killed, or that never heard whether an upload was completed. They take room and show
+    /// nowhere else. A day is a good age; it must be longer than any upload takes, since the one that is swept fails.
     ///
     /// # Errors
     ///

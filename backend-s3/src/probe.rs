@@ -23,21 +23,26 @@ pub(crate) enum Conditions {
 const TRIALS_MAX: u32 = 3;
 
 impl Wire {
-    /// How the store takes conditions; `None` where it does not, or where that cannot be found out.
-    pub(crate) async fn probe(&self) -> Option<Conditions> {
-        for _ in 0..TRIALS_MAX {
+    /// How the store takes conditions; `None` where it does not.
+    ///
+    /// # Errors
+    ///
+    /// That cannot be found out now. Who opens the place has to hear of it: to take it for `None` would make every row
+    /// `Unsupported` for as long as the place is open.
+    pub(crate) async fn probe(&self) -> Result<Option<Conditions>, Failure> {
+        let mut trials = 0;
+        loop {
+            trials += 1;
             let nonce = self.nonces.next();
             let name = format!("{}{nonce}", self.names.folder(Folder::Probe));
             let found = self.trial(&name).await;
             // What stays behind is small, and no reason to refuse the place.
             drop(self.remove(&name, &Sent::default()).await);
             match found {
-                Ok(found) => return found,
-                Err(failure) if failure.again => {}
-                Err(_) => return None,
+                Err(failure) if failure.again && trials < TRIALS_MAX => {}
+                found => return found,
             }
         }
-        None
     }
 
     async fn trial(&self, name: &str) -> Result<Option<Conditions>, Failure> {

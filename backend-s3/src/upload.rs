@@ -109,7 +109,7 @@ impl Wire {
             .try_collect()
             .await?;
         parts.sort_by_key(CompletedPart::part_number);
-        upload.complete(parts, sent).await
+        upload.complete(parts, len_u64(&value), sent).await
     }
 
     /// Whether the object is what the write of this mark made of it. `false` says nothing: it may have been replaced,
@@ -147,12 +147,16 @@ impl Wire {
     }
 }
 
-/// A multipart upload, which is aborted when it is dropped before it was completed.
+/// A multipart upload, which is aborted when it is dropped before its completion was asked for.
+///
+/// After that it is left to a sweep, if it did not come about: Ceph lets an abort take the parts from the object that a
+/// slow completion is just making of them. What is left then is listed and has its metadata, and has lost its bytes.
 pub(crate) struct Upload {
     wire: Arc<Wire>,
     name: String,
     id: String,
-    completed: bool,
+    /// A completion may be on its way, or done.
+    completing: bool,
 }
 
 impl Upload {
@@ -173,7 +177,7 @@ impl Upload {
             wire: Arc::clone(wire),
             name: name.to_owned(),
             id,
-            completed: false,
+            completing: false,
         })
     }
 
@@ -207,12 +211,14 @@ impl Upload {
             .build())
     }
 
-    /// Makes the parts an object.
+    /// Makes the parts an object of `len_bytes`, which takes the server the longer the longer it is.
     pub(crate) async fn complete(
         mut self,
         parts: Vec<CompletedPart>,
+        len_bytes: u64,
         sent: &Sent,
     ) -> Result<(), Failure> {
+        self.completing = true;
         let this = &self;
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
@@ -239,15 +245,16 @@ impl Upload {
                 etag.ok_or_else(|| Failure::garbled("an upload was completed without an ETag"))
             }
         };
-        self.wire.commit(0, sent, complete).await?;
-        self.completed = true;
-        Ok(())
+        let result = self.wire.commit(len_bytes, sent, complete).await;
+        // The server has refused.
+        self.completing = sent.get();
+        result.map(drop)
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if self.completed {
+        if self.completing {
             return;
         }
         let wire = Arc::clone(&self.wire);

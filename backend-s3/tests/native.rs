@@ -154,6 +154,24 @@ async fn conditions_are_believed_only_when_they_are_kept() {
     }
 }
 
+/// Failure: a place that was opened while the server had a bad moment answered `Unsupported` for all rows until it was
+/// opened again. Cause: a trial without a result counted as one that had failed. Fix: `open` says that it cannot tell.
+#[tokio::test]
+async fn a_trial_of_conditions_without_a_result_is_no_result() {
+    let server = Server::start().await.unwrap();
+    server
+        .store
+        .with_quirks(|quirks| quirks.chokes_on_conditions = true);
+    let opened = S3Place::open(config(&server.endpoint())).await;
+    let e = opened.unwrap_err();
+    assert_eq!(
+        (e.kind(), e.outcome()),
+        (ErrorKind::Unavailable, Outcome::NotApplied)
+    );
+    let without = config(&server.endpoint()).with_conditional_writes(false);
+    S3Place::open(without).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_place_that_is_told_not_to_probe_writes_nothing() {
     let server = Server::start().await.unwrap();
@@ -193,6 +211,9 @@ async fn what_a_server_did_not_do_is_asked_for_again() {
     }
 }
 
+/// Failure: a write that Ceph answered by 408 was made again, and was `NotApplied` in the end. Cause: on Amazon a
+/// `RequestTimeout` is a request that did not arrive, on Ceph also one whose disks were slow, and which may be applied.
+/// Fix: the status tells them apart.
 #[tokio::test]
 async fn a_write_is_not_repeated_that_may_have_been_applied() {
     let server = Server::start().await.unwrap();
@@ -203,6 +224,7 @@ async fn a_write_is_not_repeated_that_may_have_been_applied() {
         (500, "InternalError"),
         (503, "ServiceUnavailable"),
         (502, ""),
+        (408, "RequestTimeout"),
     ] {
         let before = server.store.count("PutObject");
         proxy.misbehave(1, Misbehaviour::Answer(Answer::s3(status, code)));
@@ -344,8 +366,8 @@ async fn an_upload_that_fails_or_is_dropped_is_aborted() {
     let place = S3Place::open(config(&endpoint)).await.unwrap();
     let blobs = place.blob_multi();
     let value = pattern(6, 5 * PART);
-    // Refused for good, at whichever request but the completion.
-    for nth in 2..=6 {
+    // Refused for good, at whichever request.
+    for nth in 2..=7 {
         proxy.misbehave(nth, Misbehaviour::Answer(Answer::s3(403, "AccessDenied")));
         let set = blobs.set(soon(), "k", value.clone(), Atomicity::RequireAtomic);
         let e = set.await.unwrap_err();
@@ -357,24 +379,60 @@ async fn an_upload_that_fails_or_is_dropped_is_aborted() {
         place.settled().await;
         assert_eq!(server.store.uploads(), 0, "after request {nth}");
     }
-    // Out of time, at whichever request.
-    for nth in 2..=7 {
+    // Out of time, at whichever request but the completion.
+    for nth in 2..=6 {
         proxy.arm(nth, FaultKind::Hang);
         let deadline = Instant::now() + Duration::from_millis(400);
         let set = blobs.set(deadline, "k", value.clone(), Atomicity::RequireAtomic);
         let e = set.await.unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::Timeout);
-        let expected = if nth == 7 {
-            Outcome::Unknown
-        } else {
-            Outcome::NotApplied
-        };
-        assert_eq!(e.outcome(), expected, "at request {nth}");
+        assert_eq!(
+            (e.kind(), e.outcome()),
+            (ErrorKind::Timeout, Outcome::NotApplied),
+            "at request {nth}"
+        );
         proxy.disarm();
         place.settled().await;
         assert_eq!(server.store.uploads(), 0, "at request {nth}");
     }
     assert_eq!(blobs.get(soon(), "k").await.unwrap(), None);
+}
+
+/// Failure: on Ceph a value that was reported as written, or as unknown, could be listed and not be read. Cause: when the
+/// answer to a completion did not come in time the upload was aborted, and Ceph takes the parts away from the object that
+/// it is still making of them. Fix: what may be on its way to be completed is left to a sweep.
+#[tokio::test]
+async fn an_upload_that_may_be_completed_is_not_aborted() {
+    let server = Server::start().await.unwrap();
+    let proxy = Proxy::start(server.addr()).await.unwrap();
+    let place = S3Place::open(config(&format!("http://{}", proxy.addr())));
+    let place = place.await.unwrap();
+    let (blobs, objects) = (place.blob_multi(), place.backend());
+    let value = pattern(6, 5 * PART);
+    // The completion arrives after the caller has given up.
+    proxy.misbehave(7, Misbehaviour::Late);
+    let deadline = Instant::now() + Duration::from_millis(400);
+    let set = blobs.set(deadline, "k", value.clone(), Atomicity::RequireAtomic);
+    assert_eq!(set.await.unwrap_err().outcome(), Outcome::Unknown);
+    place.settled().await;
+    assert_eq!(proxy.deliver().await.unwrap(), 1);
+    assert_eq!(blobs.get(soon(), "k").await.unwrap().unwrap(), value);
+    // It arrives, and nobody hears of it.
+    proxy.misbehave(7, Misbehaviour::LoseAnswer);
+    let payload = stream::iter([Ok(value.slice(..4 * PART))]).boxed();
+    let whole = Metadata::new();
+    objects.put_object(&id("k"), &whole, payload).await.unwrap();
+    place.settled().await;
+    assert_eq!(server.store.count("AbortMultipartUpload"), 0);
+    // It never arrives.
+    proxy.arm(7, FaultKind::Hang);
+    let deadline = Instant::now() + Duration::from_millis(400);
+    let set = blobs.set(deadline, "k", value, Atomicity::RequireAtomic);
+    assert_eq!(set.await.unwrap_err().outcome(), Outcome::Unknown);
+    proxy.disarm();
+    place.settled().await;
+    assert_eq!(server.store.uploads(), 1);
+    assert_eq!(place.sweep_uploads(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(server.store.uploads(), 0);
 }
 
 #[tokio::test]
@@ -416,16 +474,41 @@ async fn a_value_that_is_replaced_while_it_is_read_is_never_mixed() {
         }
     };
     let reading = async {
-        let mut read = 0;
-        while read < 20 {
-            match blobs.get_bytes(soon(), "k").await {
-                Ok(found) => assert!(values.contains(&found.unwrap())),
-                Err(e) => assert_eq!(e.kind(), ErrorKind::Unavailable),
-            }
-            read += 1;
+        for _ in 0..20 {
+            let found = blobs.get_bytes(soon(), "k").await.unwrap();
+            assert!(values.contains(&found.unwrap()));
         }
     };
     futures_util::future::join(writing, reading).await;
+}
+
+/// Failure: a long value could not be read while somebody kept replacing it. Cause: each part is asked for under the
+/// condition that nothing has changed since the first one, and that never held. Fix: after two such tries it is asked for
+/// as a whole, since one answer is of one version.
+#[tokio::test]
+async fn a_value_that_is_always_being_replaced_can_be_read() {
+    let server = Server::start().await.unwrap();
+    let proxy = Proxy::start(server.addr()).await.unwrap();
+    let blobs = place(&server).await.blob_multi();
+    let slow = S3Place::open(config(&format!("http://{}", proxy.addr())));
+    let slow = slow.await.unwrap().blob_multi();
+    let values: Vec<Bytes> = (1..4).map(|seed| pattern(seed, 9 * PART + 7)).collect();
+    let set = |value: &Bytes| blobs.set(soon(), "k", value.clone(), Atomicity::RequireAtomic);
+    set(&values[0]).await.unwrap();
+    // Far longer than it takes to replace the value.
+    proxy.delay(Duration::from_millis(150));
+    let replacing = async {
+        loop {
+            for value in &values {
+                set(value).await.unwrap();
+            }
+        }
+    };
+    let found = tokio::select! {
+        () = replacing => None,
+        found = slow.get_bytes(soon(), "k") => found.unwrap(),
+    };
+    assert!(values.contains(&found.unwrap()));
 }
 
 #[tokio::test]

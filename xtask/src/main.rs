@@ -16,7 +16,7 @@ use std::process::ExitCode;
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
     (
         "test",
-        "[--ceph] run every test of the workspace, doc tests too; with a real S3 server where one can be had",
+        "[--ceph] run every test, doc tests too; with a real S3 server where one can be had; --only-ceph what needs one",
     ),
     (
         "services",

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test of the workspace, and one line of counts at the end.
+//! `cargo xtask test`: every test of the workspace, or those on Ceph alone, and one line of counts at the end.
 
 use std::collections::BTreeMap;
 
@@ -58,28 +58,43 @@ fn number_before(text: &str, word: &str) -> usize {
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
+/// All tests. The bench measures and tests nothing, and its peers take longer to compile than everything else together.
+const ALL: [&str; 5] = [
+    "test",
+    "--workspace",
+    "--exclude",
+    "larder-bench",
+    "--no-fail-fast",
+];
+
+/// The tests that do more where there is a Ceph.
+const ON_CEPH: [&str; 8] = [
+    "test",
+    "--package",
+    "larder-s3",
+    "--test",
+    "ceph",
+    "--test",
+    "memory",
+    "--no-fail-fast",
+];
+
 pub(crate) fn run(rest: &[String]) -> Result {
     let words: Vec<&str> = rest.iter().map(String::as_str).collect();
-    let ceph = match words[..] {
-        ["--ceph"] => ceph(),
+    let (arguments, ceph) = match words[..] {
+        ["--ceph"] => (&ALL[..], ceph()),
+        // Without one there would be nothing left to test.
+        ["--only-ceph"] => (&ON_CEPH[..], Some(services::Ceph::start()?)),
         _ => {
             no_arguments("test", rest)?;
-            None
+            (&ALL[..], None)
         }
     };
     let env: Vec<(&str, &str)> = ceph
         .iter()
         .map(|ceph| (services::CEPH, ceph.endpoint.as_str()))
         .collect();
-    // The bench measures and tests nothing, and its peers take longer to compile than everything else together.
-    let arguments = [
-        "test",
-        "--workspace",
-        "--exclude",
-        "larder-bench",
-        "--no-fail-fast",
-    ];
-    let (lines, success) = cargo::lines(&arguments, &env, false)?;
+    let (lines, success) = cargo::lines(arguments, &env, false)?;
     drop(ceph);
     let counts = Counts::read(&lines);
     if !counts.reasons.is_empty() {

@@ -16,14 +16,18 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hyper::body::Incoming;
+use hyper::header::CONTENT_RANGE;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3Result, s3_error};
+use s3s::{HttpError, S3Result, s3_error};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{AbortHandle, JoinSet};
 
-pub(crate) use store::{Quirks, Store};
+pub(crate) use store::{Endless, Quirks, Store};
 
 pub(crate) const ACCESS_KEY: &str = "hermetic-access";
 pub(crate) const SECRET_KEY: &str = "hermetic-secret-that-nobody-prints";
@@ -43,7 +47,7 @@ impl Server {
         store.create_bucket(BUCKET);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
-        let accepting = tokio::spawn(accept(listener, service(&store))).abort_handle();
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&store))).abort_handle();
         Ok(Self {
             store,
             addr,
@@ -74,7 +78,7 @@ impl Server {
         socket.set_reuseaddr(true)?;
         socket.bind(self.addr)?;
         let listener = socket.listen(1024)?;
-        let accepting = tokio::spawn(accept(listener, service(&self.store))).abort_handle();
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&self.store))).abort_handle();
         *self
             .accepting
             .lock()
@@ -109,7 +113,21 @@ fn service(store: &Arc<Store>) -> S3Service {
     builder.build()
 }
 
-async fn accept(listener: TcpListener, service: S3Service) {
+/// An answer as it goes out.
+async fn answer(
+    service: S3Service,
+    store: Arc<Store>,
+    request: Request<Incoming>,
+) -> Result<Response<s3s::Body>, HttpError> {
+    let mut response = service.call(request.map(s3s::Body::from)).await?;
+    if store.quirks().hides_range {
+        response.headers_mut().remove(CONTENT_RANGE);
+    }
+    Ok(response)
+}
+
+async fn accept(listener: TcpListener, store: Arc<Store>) {
+    let service = service(&store);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -117,8 +135,12 @@ async fn accept(listener: TcpListener, service: S3Service) {
                 let Ok((stream, _)) = accepted else { continue };
                 // An error here would only say that small packets wait a little.
                 drop(stream.set_nodelay(true));
+                let (service, store) = (service.clone(), Arc::clone(&store));
+                let answering = service_fn(move |request| {
+                    answer(service.clone(), Arc::clone(&store), request)
+                });
                 let serving = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service.clone());
+                    .serve_connection(TokioIo::new(stream), answering);
                 connections.spawn(async move {
                     // How a connection ends is the client's affair.
                     drop(serving.await);

@@ -49,6 +49,25 @@ pub(crate) struct Quirks {
     pub(crate) ignores_range: bool,
     /// A PUT whose `If-Match` does not hold is an internal error the first time that it arrives.
     pub(crate) loses_races_with_errors: bool,
+    /// An answer to a request with a range is partial and does not say which part it is.
+    pub(crate) hides_range: bool,
+    /// A key that every page of a listing begins with, written as it is here.
+    pub(crate) lists_besides: Option<&'static str>,
+    /// How listings never end.
+    pub(crate) lists_for_ever: Option<Endless>,
+    /// A PUT with any condition is an internal error.
+    pub(crate) chokes_on_conditions: bool,
+}
+
+/// How a listing goes on and on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endless {
+    /// The first page comes again and again, and says each time that it goes on elsewhere.
+    SamePage,
+    /// There are two pages, and each says that the other one follows.
+    InCircles,
+    /// Behind the first page there is nothing, and each page says that more follows.
+    Nothing,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +143,9 @@ impl State {
         } = self.quirks;
         if refuses_conditions && (is.is_some() || is_not.is_some()) {
             return Err(s3_error!(NotImplemented));
+        }
+        if self.quirks.chokes_on_conditions && (is.is_some() || is_not.is_some()) {
+            return Err(s3_error!(InternalError));
         }
         let there = self.bucket(bucket)?.get(key).map(|it| it.etag.clone());
         if !ignores_conditions {
@@ -390,7 +412,14 @@ impl S3 for Shared {
         let max = asked.unwrap_or(1_000).min(1_000);
         let max = max.min(quirks.page_keys_max.unwrap_or(usize::MAX)).max(1);
         let prefix = input.prefix.unwrap_or_default();
-        let after = input.continuation_token.or(input.start_after);
+        let mut after = input.continuation_token.or(input.start_after);
+        let token = after.clone().unwrap_or_default();
+        let endless = quirks.lists_for_ever;
+        match endless {
+            Some(Endless::SamePage) => after = None,
+            Some(Endless::InCircles) => after = after.filter(|after| after != "round"),
+            Some(Endless::Nothing) | None => {}
+        }
         let encoded = input.encoding_type.is_some();
         let mut found = state
             .bucket(&input.bucket)?
@@ -400,19 +429,29 @@ impl S3 for Shared {
         let page: Vec<_> = found.by_ref().take(max).collect();
         let truncated = found.next().is_some() && !quirks.loses_keys;
         let next = page.last().map(|(key, _)| (*key).clone());
-        let contents: Vec<Object> = page
-            .into_iter()
-            .map(|(key, stored)| Object {
-                key: Some(match encoded {
-                    true => utf8_percent_encode(key, KEPT).to_string(),
-                    false => key.clone(),
-                }),
-                size: Some(len_i64(stored.body.len())),
-                e_tag: Some(ETag::Strong(stored.etag.clone())),
-                last_modified: Some(Timestamp::from(stored.modified)),
-                ..Default::default()
-            })
-            .collect();
+        let (truncated, next) = match endless {
+            None => (truncated, next),
+            Some(Endless::InCircles) if !truncated => (true, Some("round".into())),
+            Some(Endless::InCircles) => (true, next),
+            // It sorts behind every name, and is another one each time.
+            Some(Endless::SamePage | Endless::Nothing) => (true, Some(format!("{token}~"))),
+        };
+        let besides = quirks.lists_besides.map(|key| Object {
+            key: Some(key.into()),
+            size: Some(0),
+            ..Default::default()
+        });
+        let page = page.into_iter().map(|(key, stored)| Object {
+            key: Some(match encoded {
+                true => utf8_percent_encode(key, KEPT).to_string(),
+                false => key.clone(),
+            }),
+            size: Some(len_i64(stored.body.len())),
+            e_tag: Some(ETag::Strong(stored.etag.clone())),
+            last_modified: Some(Timestamp::from(stored.modified)),
+            ..Default::default()
+        });
+        let contents: Vec<Object> = besides.into_iter().chain(page).collect();
         Ok(S3Response::new(ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(prefix),
