@@ -5,6 +5,7 @@ mod server;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use larder_conformance::{FaultKind, Faults};
 use larder_s3::{ChecksumMode, S3Config, S3Place};
 use larder_traits::{
     Atomicity, Backend, BlobMulti, Classify, ErrorKind, ExpirationPolicy, HighVolumeBackend,
-    Metadata, ObjectContext, ObjectId, Outcome,
+    Metadata, ObjectContext, ObjectId, Outcome, TieredMetadata,
 };
 use tokio::net::TcpListener;
 
@@ -397,6 +398,55 @@ async fn an_upload_that_fails_or_is_dropped_is_aborted() {
     assert_eq!(blobs.get(soon(), "k").await.unwrap(), None);
 }
 
+/// Polls `call` so often, waiting for it to ask in between, and drops it; whether it ended before.
+async fn ends_within<F: Future>(polls: usize, call: F) -> bool {
+    let mut call = std::pin::pin!(call);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(false);
+        }
+        left -= 1;
+        match call.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if left == 0 => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_upload_that_is_dropped_anywhere_is_aborted() {
+    const PARTS: usize = 5;
+    let server = Server::start().await.unwrap();
+    let place = place(&server).await;
+    let blobs = place.blob_multi();
+    let value = pattern(6, PARTS * PART);
+    let (mut polls, mut between) = (0, 0);
+    loop {
+        let parts = server.store.count("UploadPart");
+        let set = blobs.set(soon(), "k", value.clone(), Atomicity::RequireAtomic);
+        let ended = ends_within(polls, set).await;
+        place.settled().await;
+        let parts = server.store.count("UploadPart") - parts;
+        // Whoever is dropped while it begins does not know yet what it has begun, and a completion is not taken back.
+        if (1..u64::try_from(PARTS).unwrap()).contains(&parts) {
+            between += 1;
+            assert_eq!(server.store.uploads(), 0, "after {polls} polls");
+        }
+        place.sweep_uploads(Duration::ZERO).await.unwrap();
+        if let Some(found) = blobs.get(soon(), "k").await.unwrap() {
+            assert_eq!(found, value, "after {polls} polls");
+        }
+        if ended {
+            break;
+        }
+        polls += 1;
+    }
+    assert!(between > 0, "no upload was dropped, so nothing was tried");
+}
+
 /// Failure: on Ceph a value that was reported as written, or as unknown, could be listed and not be read. Cause: when the
 /// answer to a completion did not come in time the upload was aborted, and Ceph takes the parts away from the object that
 /// it is still making of them. Fix: what may be on its way to be completed is left to a sweep.
@@ -668,4 +718,35 @@ async fn a_stream_goes_on_where_a_connection_broke_off() {
         assert_eq!(parts.unwrap().concat(), payload, "cut after {cut}");
         proxy.disarm();
     }
+}
+
+/// HV-3, where bytes on the wire can be counted.
+#[tokio::test]
+async fn metadata_is_read_without_the_payload() {
+    const LEN: usize = 1 << 20;
+    let server = Server::start().await.unwrap();
+    let proxy = Proxy::start(server.addr()).await.unwrap();
+    let place = S3Place::open(config(&format!("http://{}", proxy.addr())));
+    let place = place.await.unwrap();
+    let (rows, objects) = (place.high_volume(), place.backend());
+    let (k, whole) = (id("k"), Metadata::new());
+    let put = rows.put_non_tombstone(&k, &whole, pattern(1, LEN));
+    put.await.unwrap();
+    let payload = stream::iter([Ok(pattern(1, LEN))]).boxed();
+    objects.put_object(&k, &whole, payload).await.unwrap();
+    let before = proxy.bytes(Direction::Down);
+    let found = [
+        rows.get_metadata(&k).await.unwrap(),
+        objects.get_metadata(&k).await.unwrap(),
+    ];
+    assert!(matches!(
+        rows.get_tiered_metadata(&k).await.unwrap(),
+        TieredMetadata::Object(_)
+    ));
+    let fetched = proxy.bytes(Direction::Down) - before;
+    for metadata in found {
+        let size = metadata.expect("it was put").size;
+        assert_eq!(size, Some(u64::try_from(LEN).unwrap()));
+    }
+    assert!(fetched < 32 << 10, "{fetched} bytes");
 }
