@@ -33,9 +33,9 @@ pub trait Runtime: Debug + Send + Sync {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// A tokio runtime.
+/// A tokio runtime, with its timers.
 ///
-/// Made where there is none, it uses the one of whoever spawns, and drops what is spawned where there is none either.
+/// Callers may be polled by any other executor. Made where there is none, it uses the one of whoever spawns, and drops what is spawned where there is none either.
 #[derive(Clone, Debug)]
 pub struct TokioRuntime(Option<Handle>);
 
@@ -56,7 +56,9 @@ impl Runtime for TokioRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        async move { tokio::time::sleep(duration).await }.boxed()
+        // The pause belongs to this runtime, whoever waits for it.
+        let _entered = self.0.as_ref().map(Handle::enter);
+        tokio::time::sleep(duration).boxed()
     }
 }
 
@@ -136,8 +138,8 @@ impl Background {
 
     /// Waits for the tasks that run now, and for those that they have started by their end.
     pub(crate) async fn join(&self) {
-        // What a caller left behind may leave a removal behind, which leaves nothing.
-        for _ in 0..2 {
+        // A step that lost its caller may leave a swap to be resolved, that may leave a removal, which leaves nothing.
+        for _ in 0..3 {
             let before = self.tasks.lock().next;
             loop {
                 let mut ended = pin!(self.tasks.ended.notified());
@@ -208,5 +210,33 @@ impl<T: Send + 'static> Drop for Completing<T> {
         let nothing = std::future::pending().boxed();
         let rest = std::mem::replace(&mut self.step, nothing);
         self.background.spawn(rest.map(drop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+
+    /// BK-5: the longest chain is a step that lost its caller, the resolution of its swap, and a removal.
+    #[tokio::test]
+    async fn join_waits_for_what_the_tasks_under_way_leave_behind() {
+        let background = Background::new(Arc::new(TokioRuntime::current()));
+        let ended = Arc::new(AtomicUsize::new(0));
+        let task = |then: Option<BoxFuture<'static, ()>>| {
+            let (background, ended) = (background.clone(), Arc::clone(&ended));
+            async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if let Some(then) = then {
+                    background.spawn(then);
+                }
+                ended.fetch_add(1, SeqCst);
+            }
+            .boxed()
+        };
+        background.spawn(task(Some(task(Some(task(None))))));
+        background.join().await;
+        assert_eq!((ended.load(SeqCst), background.len()), (3, 0));
     }
 }

@@ -144,6 +144,40 @@ async fn a_panic_ends_where_it_began() {
     assert_eq!(whole.concat(), vec![1; 100]);
 }
 
+/// Failure: a large put panicked where its caller was polled by a runtime without timers. Cause: the pauses of a step
+/// were made where it was polled. Fix: they belong to the runtime that the configuration names.
+#[test]
+fn a_caller_may_be_polled_by_another_runtime() {
+    let timers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .unwrap();
+    let storage = {
+        let _entered = timers.enter();
+        on_tokio(Duration::ZERO).1
+    };
+    let bare = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    bare.block_on(async {
+        // Its stream makes it wait, and so keep its lease alive.
+        let chunks = stream::iter(0..3).then(|value| async move {
+            tokio::task::yield_now().await;
+            Ok(Bytes::from(vec![value; 100]))
+        });
+        let (id, metadata) = (id("k"), Metadata::new());
+        storage
+            .put_object(&id, &metadata, chunks.boxed())
+            .await
+            .unwrap();
+        let (_, payload) = storage.get_object(&id).await.unwrap().unwrap();
+        let whole: Vec<Bytes> = payload.try_collect().await.unwrap();
+        assert_eq!(whole.concat().len(), 300);
+        storage.join().await;
+    });
+}
+
 /// TS-1: of a payload that is streamed no more is read ahead of the upload than the threshold and one chunk.
 #[tokio::test]
 async fn a_large_payload_is_passed_on_as_it_comes() {
