@@ -83,13 +83,14 @@ pub(crate) async fn audit(
     listing: &dyn ObjectListing,
     options: AuditOptions,
 ) -> Result<AuditReport, BackendError> {
-    let journal = &core.journal;
-    let own = core.insist(|| journal.log.changes(journal.writer)).await?;
-    let recorded: HashSet<ObjectId> = own
-        .into_iter()
-        .flat_map(|change| [change.created, change.replaced])
-        .flatten()
-        .collect();
+    let mut recorded: HashSet<ObjectId> = HashSet::new();
+    for own in [&core.journal, &core.claims] {
+        let changes = core.insist(|| own.log.changes(own.writer)).await?;
+        let payloads = changes
+            .into_iter()
+            .flat_map(|change| [change.created, change.replaced]);
+        recorded.extend(payloads.flatten());
+    }
     let mut report = AuditReport::default();
     let mut after: Option<String> = None;
     loop {

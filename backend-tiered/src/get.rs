@@ -64,10 +64,12 @@ struct Misses {
 }
 
 impl Misses {
-    /// Whether the object is gone, its deadline having come between the two looks. If not, the row is worth another
-    /// look; a redirect that is still the same is given some time first.
+    /// Whether the object is gone, its deadline having come. If not, the row is worth another look: also where the
+    /// deadline of this redirect has come, since it may have been overwritten before that (TS-5). A redirect that is
+    /// still the same is given some time first.
     async fn has_ended(&mut self, core: &Core, redirect: Tombstone) -> Result<bool, BackendError> {
-        if redirect.is_expired(core.now()) {
+        let is_same = self.last.as_ref() == Some(&redirect.target);
+        if is_same && redirect.is_expired(core.now()) {
             return Ok(true);
         }
         self.count += 1;
@@ -75,7 +77,7 @@ impl Misses {
             let why = "the payload of the object is missing";
             return Err(Fault::not_applied(ErrorKind::Unavailable, why).into());
         }
-        if self.last.as_ref() == Some(&redirect.target) {
+        if is_same {
             core.pause(self.count).await;
         }
         self.last = Some(redirect.target);

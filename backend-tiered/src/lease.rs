@@ -4,15 +4,21 @@
 //! left. Who claims a change finds the next record refused, so a writer that has slept through its lease learns of it
 //! before its swap. One that sleeps through it between that record and the swap is met by what recovery does: see
 //! `recover.rs`. What is open in this process is known by name: `recover` leaves it alone.
+//!
+//! What recovery claims it claims as a writer of its own, with a lease of its own. A writer that has slept through its
+//! lease would otherwise find its change in the log under its own name, after whoever had claimed it has died and its
+//! own recovery has claimed it back.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use larder_traits::{
-    Change, ChangeId, ChangeLog, Classify, Clock, ErrorKind, Fault, ObjectId, Step, WriterId,
+    Change, ChangeId, ChangeLog, Classify, Clock, ErrorKind, Fault, ObjectId, Outcome, Step,
+    WriterId,
 };
 
 use crate::native::Core;
@@ -72,6 +78,12 @@ impl Journal {
         Ok(())
     }
 
+    /// As [`hold`](Self::hold), for a writer that has recorded anything; nothing of any other is in the log.
+    pub(crate) async fn keep(&self) -> Result<(), Fault> {
+        let has_lease = self.lock().until.is_some();
+        if has_lease { self.hold().await } else { Ok(()) }
+    }
+
     /// One beat of the heart; if it fails, the next one may not, and every record asks again.
     pub(crate) async fn beat(&self) {
         drop(self.hold().await);
@@ -101,11 +113,6 @@ impl Journal {
         Ok(own.iter().any(|own| own.id == id))
     }
 
-    /// Whether a change of this writer is under way in this process.
-    pub(crate) fn is_open(&self, id: ChangeId) -> bool {
-        self.lock().open.contains(&id)
-    }
-
     /// Whether this writer has begun a change itself, and not claimed it from another.
     fn has_begun(&self, id: ChangeId) -> bool {
         self.lock().begun.contains(&id)
@@ -125,12 +132,14 @@ impl fmt::Debug for Journal {
 
 /// A change under way.
 ///
-/// Let go of without [`close`](Self::close) it stays in the log, for recovery. If nothing but an upload has happened
-/// yet, which is what a dropped caller leaves, its payload is removed in the background first, unless there is enough
-/// under way.
+/// Let go of without [`close`](Self::close) it stays in the log, for recovery. If it was begun here and nothing but an
+/// upload has happened yet, which is what a dropped caller leaves, its payload is removed in the background first,
+/// unless there is enough under way.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) core: Arc<Core>,
+    /// In whose name the log has it.
+    pub(crate) journal: Arc<Journal>,
     pub(crate) change: Change,
     /// How often the lease had lapsed when the change was last known to be this writer's; `None` before it is recorded.
     lapses: Option<u64>,
@@ -154,29 +163,51 @@ impl Entry {
         let id = ChangeId::from_bytes(unique(core.now()));
         let mut change = Change::new(id, object.clone(), step);
         (change.created, change.replaced) = (created, replaced);
-        core.journal.lock().begun.insert(id);
-        let mut entry = Self::adopt(core, change.clone());
-        entry.lapses = None;
+        let journal = Arc::clone(&core.journal);
+        {
+            let mut state = journal.lock();
+            state.begun.insert(id);
+            state.open.insert(id);
+        }
+        let mut entry = Self {
+            core: Arc::clone(core),
+            journal,
+            lapses: None,
+            may_swap: step == Step::Swap,
+            may_be_swapped: false,
+            change: change.clone(),
+            is_armed: true,
+        };
         entry.record(&change).await?;
         Ok(entry)
     }
 
-    /// A change that the log has already.
-    pub(crate) fn adopt(core: &Arc<Core>, change: Change) -> Self {
-        core.journal.lock().open.insert(change.id);
-        Self {
+    /// A change that the log has already in this name; `None` where somebody here is at it.
+    pub(crate) fn adopt(core: &Arc<Core>, journal: &Arc<Journal>, change: Change) -> Option<Self> {
+        let lapses = {
+            let mut state = journal.lock();
+            state.open.insert(change.id).then_some(state.lapses)?
+        };
+        Some(Self {
             core: Arc::clone(core),
-            lapses: Some(core.journal.lapses()),
+            journal: Arc::clone(journal),
+            lapses: Some(lapses),
             may_swap: change.step == Step::Swap,
             may_be_swapped: false,
             change,
-            is_armed: true,
-        }
+            is_armed: false,
+        })
+    }
+
+    /// The same, with what the log says of it by now.
+    pub(crate) fn found(mut self, change: Change) -> Self {
+        self.may_swap = change.step == Step::Swap;
+        self.change = change;
+        self
     }
 
     async fn record(&mut self, change: &Change) -> Result<(), Fault> {
-        let core = Arc::clone(&self.core);
-        let journal = &core.journal;
+        let (core, journal) = (Arc::clone(&self.core), Arc::clone(&self.journal));
         core.insist(|| journal.hold()).await?;
         let lapses = journal.lapses();
         // Whoever claimed the change may have brought it to its end already. Then the log has none of this name, and
@@ -188,11 +219,29 @@ impl Entry {
         }
         let could_swap = self.may_swap;
         self.may_swap |= change.step == Step::Swap;
-        core.insist(|| journal.log.record(journal.writer, change))
-            .await?;
-        // The same may have happened on the way to the log.
-        if self.lapses.is_some() && journal.may_have_lapsed_since(lapses) {
-            self.may_be_swapped |= could_swap;
+        let may_have_landed = AtomicBool::new(false);
+        let record = || async {
+            let recorded = journal.log.record(journal.writer, change).await;
+            if let Err(fault) = &recorded
+                && fault.outcome() == Outcome::Unknown
+            {
+                may_have_landed.store(true, Relaxed);
+            }
+            recorded
+        };
+        let recorded = core.insist(record).await;
+        let is_unsure = may_have_landed.load(Relaxed);
+        if recorded.is_err() && !is_unsure {
+            // Refused each time, it is not on record.
+            self.may_swap = could_swap;
+        }
+        // The same may have happened on the way to the log, or between two attempts.
+        let is_lapsed = self.lapses.is_some() && journal.may_have_lapsed_since(lapses);
+        if is_lapsed {
+            self.may_be_swapped |= could_swap || self.may_swap && is_unsure;
+        }
+        recorded?;
+        if is_lapsed {
             return Err(claimed());
         }
         self.lapses = Some(lapses);
@@ -222,15 +271,15 @@ impl Entry {
     /// Whether nobody can have claimed the change so far. It costs nothing unless the lease has ended since the last
     /// record; where the log cannot be asked, it is taken for claimed.
     pub(crate) async fn is_unclaimed(&self) -> bool {
-        let core = &self.core;
-        let is_held = |known: u64| !core.journal.may_have_lapsed_since(known);
+        let Self { core, journal, .. } = self;
+        let is_held = |known: u64| !journal.may_have_lapsed_since(known);
         self.lapses.is_some_and(is_held)
-            || matches!(core.journal.has(core, self.change.id).await, Ok(true))
+            || matches!(journal.has(core, self.change.id).await, Ok(true))
     }
 
     /// Whether this writer has begun the change itself.
     pub(crate) fn is_own(&self) -> bool {
-        self.core.journal.has_begun(self.change.id)
+        self.journal.has_begun(self.change.id)
     }
 
     /// Whether the log may have the swap on record.
@@ -246,7 +295,7 @@ impl Entry {
     /// Strikes the change out; if that fails, recovery finds nothing left to do. Whether it was not another's by now, as
     /// far as the log tells: it does not know a change any more that another has struck out.
     pub(crate) async fn close(mut self) -> bool {
-        let Core { journal, .. } = &*self.core;
+        let journal = Arc::clone(&self.journal);
         let complete = || journal.log.complete(journal.writer, self.change.id);
         let completed = self.core.insist(complete).await;
         journal.lock().begun.remove(&self.change.id);
@@ -267,6 +316,7 @@ impl Drop for Entry {
         if is_upload && !self.core.is_cleanup_full() {
             let left = Self {
                 core: Arc::clone(&self.core),
+                journal: Arc::clone(&self.journal),
                 change: self.change.clone(),
                 lapses: self.lapses,
                 may_swap: self.may_swap,
@@ -278,7 +328,7 @@ impl Drop for Entry {
             });
             return;
         }
-        self.core.journal.lock().open.remove(&self.change.id);
+        self.journal.lock().open.remove(&self.change.id);
     }
 }
 

@@ -20,7 +20,10 @@ use crate::runtime::Background;
 pub(crate) struct Core {
     pub(crate) high: Arc<dyn HighVolumeBackend>,
     pub(crate) long: Arc<dyn Backend>,
-    pub(crate) journal: Journal,
+    /// What this writer begins.
+    pub(crate) journal: Arc<Journal>,
+    /// What recovery has claimed here, as a writer of its own: see `lease.rs`.
+    pub(crate) claims: Arc<Journal>,
     pub(crate) background: Background,
     pub(crate) config: TieredConfig,
 }
@@ -76,12 +79,16 @@ impl Core {
         }
     }
 
-    /// Runs `work` and keeps the lease alive meanwhile (TS-7).
-    pub(crate) async fn leased<T>(&self, work: impl Future<Output = T> + Send) -> T {
+    /// Runs `work` and keeps this lease alive meanwhile (TS-7).
+    pub(crate) async fn leased<T>(
+        &self,
+        journal: &Journal,
+        work: impl Future<Output = T> + Send,
+    ) -> T {
         let beats = async {
             loop {
                 self.sleep(self.config.lease / 3).await;
-                self.journal.beat().await;
+                journal.beat().await;
             }
         };
         let (work, beats): (_, std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) =

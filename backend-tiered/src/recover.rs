@@ -22,16 +22,17 @@
 //!   takes its redirect out again (see `put.rs`). Where the row cannot be settled, the change stays in the log.
 //! * A swap of a redirect for an object or for nothing refers to no payload, and may come at any time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use larder_traits::{
-    BackendError, Change, Fault, ObjectId, Step, TieredMetadata, TieredWrite, Tombstone,
+    BackendError, Change, ChangeId, Fault, ObjectId, Step, TieredMetadata, TieredWrite, Tombstone,
 };
 
 use crate::delete::unlink;
-use crate::lease::Entry;
+use crate::lease::{Entry, Journal};
 use crate::native::Core;
 use crate::swap::Swapped;
 
@@ -50,21 +51,44 @@ const CLAIMED_MAX: usize = 256;
 
 pub(crate) async fn recover(core: &Arc<Core>) -> Result<RecoverReport, Fault> {
     let mut report = RecoverReport::default();
-    // What this writer could not finish, or has let go of; not what is under way.
-    let journal = &core.journal;
-    let own = core.insist(|| journal.log.changes(journal.writer)).await?;
-    let left = own.into_iter().filter(|change| !journal.is_open(change.id));
-    report.add(core.resolve_all(left.collect()).await);
+    let (journal, claims) = (&core.journal, &core.claims);
+    for own in [journal, claims] {
+        let left = left(core, own).await?;
+        report.add(core.resolve_all(own, left).await);
+    }
     loop {
-        core.insist(|| journal.hold()).await?;
+        // The writer's too, lest what is under way here is claimed here.
+        core.insist(|| journal.keep()).await?;
+        core.insist(|| claims.hold()).await?;
         let now = core.now();
-        let claim = || journal.log.claim(journal.writer, now, CLAIMED_MAX);
+        let claim = || claims.log.claim(claims.writer, now, CLAIMED_MAX);
         let claimed = core.insist(claim).await?;
         if claimed.is_empty() {
             return Ok(report);
         }
-        report.add(core.resolve_all(claimed).await);
+        let adopted = claimed.into_iter();
+        let adopted = adopted.filter_map(|change| Entry::adopt(core, claims, change));
+        report.add(core.resolve_all(claims, adopted.collect()).await);
     }
+}
+
+/// What could not be finished in this name, or was let go of; not what is under way.
+async fn left(core: &Arc<Core>, journal: &Arc<Journal>) -> Result<Vec<Entry>, Fault> {
+    let changes = || journal.log.changes(journal.writer);
+    let seen = core.insist(changes).await?;
+    let mut left: HashMap<ChangeId, Entry> = seen
+        .into_iter()
+        .filter_map(|change| Some((change.id, Entry::adopt(core, journal, change)?)))
+        .collect();
+    if left.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Again, since one that was under way then may have come on, or to its end, before it was let go of.
+    let now = core.insist(changes).await?;
+    let found = now
+        .into_iter()
+        .filter_map(|change| Some(left.remove(&change.id)?.found(change)));
+    Ok(found.collect())
 }
 
 impl RecoverReport {
@@ -75,17 +99,16 @@ impl RecoverReport {
 }
 
 impl Core {
-    async fn resolve_all(self: &Arc<Self>, changes: Vec<Change>) -> RecoverReport {
-        let entries = changes.into_iter().map(|change| Entry::adopt(self, change));
-        let resolved = stream::iter(entries.map(Entry::resolve))
+    async fn resolve_all(&self, journal: &Journal, entries: Vec<Entry>) -> RecoverReport {
+        let resolved = stream::iter(entries.into_iter().map(Entry::resolve))
             .buffer_unordered(self.config.recover_parallel);
         let count = |mut report: RecoverReport, is_finished: bool| {
             report.finished += usize::from(is_finished);
             report.kept += usize::from(!is_finished);
             std::future::ready(report)
         };
-        self.leased(resolved.fold(RecoverReport::default(), count))
-            .await
+        let resolved = resolved.fold(RecoverReport::default(), count);
+        self.leased(journal, resolved).await
     }
 }
 
@@ -93,7 +116,7 @@ impl Entry {
     /// Brings a change to its end as its step and the row demand. Whether it came to one; if not, it stays in the log.
     pub(crate) async fn resolve(mut self) -> bool {
         match self.change.step {
-            Step::Upload => self.unless_referenced(Self::discard_upload).await,
+            Step::Upload => self.discard_unreferenced_upload().await,
             Step::Remove => self.remove_unreferenced().await,
             Step::Swap => match self.unreferenced().await {
                 None => {

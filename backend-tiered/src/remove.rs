@@ -56,15 +56,33 @@ impl Entry {
 
     /// Removes the payload of an upload that nobody finished, and of which nobody may know whether it has landed.
     /// Whether that is done; if not, it stays in the log.
-    pub(crate) async fn discard_upload(mut self) -> bool {
+    pub(crate) async fn discard_upload(self) -> bool {
+        self.upload_has_landed().await;
+        self.remove_upload().await
+    }
+
+    /// As [`discard_upload`](Self::discard_upload), for an upload that was recovered: the record of its swap may have
+    /// been overtaken by that of the upload. Looks at the row right before, and leaves alone what it refers to.
+    pub(crate) async fn discard_unreferenced_upload(self) -> bool {
+        self.upload_has_landed().await;
+        self.unless_referenced(Self::remove_upload).await
+    }
+
+    /// Waits until the upload has landed if it ever will. It stays on record as one for so long: a removal on record
+    /// would be made at once by whoever claims it.
+    async fn upload_has_landed(&self) {
+        let core = &self.core;
+        if let LateLanding::MayLandLate(Some(bound)) = core.config.long.late_landing {
+            core.leased(&self.journal, core.sleep(bound)).await;
+        }
+    }
+
+    async fn remove_upload(mut self) -> bool {
         let created = self.change.created.clone();
         let is_certain = !self.may_swap();
         if !self.record_removal(created, None, is_certain).await {
             self.leave();
             return false;
-        }
-        if let LateLanding::MayLandLate(Some(bound)) = self.core.config.long.late_landing {
-            self.core.sleep(bound).await;
         }
         self.remove_now().await
     }
@@ -94,8 +112,8 @@ impl Entry {
     /// Removes the payloads that the change names once their readers have had their time, and strikes it out. Whether
     /// that is done; if not, it stays in the log.
     pub(crate) async fn remove(self) -> bool {
-        let core = Arc::clone(&self.core);
-        core.leased(async {
+        let (core, journal) = (Arc::clone(&self.core), Arc::clone(&self.journal));
+        core.leased(&journal, async {
             core.sleep(core.config.grace).await;
             self.remove_now().await
         })
@@ -117,8 +135,8 @@ impl Entry {
     /// As [`remove`](Self::remove), for a change that was recovered: its writer may only have been stopped. Looks at the
     /// row right before, and leaves alone what it refers to.
     pub(crate) async fn remove_unreferenced(self) -> bool {
-        let core = Arc::clone(&self.core);
-        core.leased(async {
+        let (core, journal) = (Arc::clone(&self.core), Arc::clone(&self.journal));
+        core.leased(&journal, async {
             core.sleep(core.config.grace).await;
             self.unless_referenced(Self::remove_now).await
         })

@@ -62,11 +62,17 @@ impl TieredStorage {
         config: TieredConfig,
     ) -> Result<Self, Fault> {
         config.check()?;
-        let clock = Arc::clone(&config.clock);
+        let log: Arc<dyn ChangeLog> = Arc::new(log);
+        let journal = || {
+            let (log, clock) = (Arc::clone(&log), Arc::clone(&config.clock));
+            Arc::new(Journal::new(log, clock, config.lease))
+        };
+        let (journal, claims) = (journal(), journal());
         Ok(Self(Arc::new(Core {
             high: Arc::new(high),
             long: Arc::new(long),
-            journal: Journal::new(Arc::new(log), clock, config.lease),
+            journal,
+            claims,
             background: Background::new(Arc::clone(&config.runtime)),
             config,
         })))

@@ -6,10 +6,11 @@ mod copy;
 
 use std::panic::AssertUnwindSafe;
 
-use common::Make;
 use common::calm;
 use common::checks::{self, Checked};
+use common::recoveries::{self, silently};
 use common::stopped;
+use common::{Make, Parts, shipped};
 use copy::{Flaw, copied};
 
 /// A check by name, with little enough work to run it on all.
@@ -24,6 +25,9 @@ const DROPS: Check = ("drops", |make| checks::drops(make).map(drop));
 const FAULTS: Check = ("faults", |make| checks::faults(make).map(drop));
 const LATE: Check = ("late writes", |make| checks::late_writes(make).map(drop));
 const EXPIRIES: Check = ("expiries", |make| checks::expiries(make, 20).map(drop));
+const OVERWRITTEN: Check = ("overwritten in time", |make| {
+    checks::overwritten_in_time(make).map(drop)
+});
 const SLOW_WRITER: Check = ("slow writer", |make| checks::slow_writer(make).map(drop));
 const LIVE: Check = ("live recovery", |make| {
     checks::live_recovery(make, 50).map(drop)
@@ -47,7 +51,7 @@ const MISSING: Check = ("missing payload", |make| {
     calm::missing_payload(make).map(drop)
 });
 
-const ALL: [Check; 17] = [
+const ALL: [Check; 18] = [
     LIVE,
     LAPSED,
     EVERY_ORDER,
@@ -57,6 +61,7 @@ const ALL: [Check; 17] = [
     FAULTS,
     LATE,
     EXPIRIES,
+    OVERWRITTEN,
     SLOW_WRITER,
     RECOVERIES,
     CLEANUP,
@@ -81,6 +86,7 @@ const ZOO: &[(Flaw, &str, Check)] = &[
     (Flaw::SettlesWithoutAFence, "TS-6", LATE),
     (Flaw::SaysNotAppliedAfterALostAnswer, "TS-6", FAULTS),
     (Flaw::GivesUpAtTheFirstMiss, "TS-5", EVERY_ORDER),
+    (Flaw::EndsAtAnOldDeadline, "TS-5", OVERWRITTEN),
     (Flaw::SwapsBeforeTheUpload, "TS-1", EVERY_ORDER),
     (Flaw::LeavesTheLosersPayload, "TS-3", EVERY_ORDER),
     (Flaw::RemovesTheWinnersPayload, "TS-3", EVERY_ORDER),
@@ -90,6 +96,7 @@ const ZOO: &[(Flaw, &str, Check)] = &[
     (Flaw::HasNoHeartbeat, "TS-7", SLOW_WRITER),
     (Flaw::ForgetsThatItsLeaseEnded, "TS-7", LAPSED),
     (Flaw::RecoversWithoutALook, "TS-7", CRASHES),
+    (Flaw::RemovesWithoutALook, "TS-7", LATE),
     (Flaw::RecoversByForgettingSwaps, "TS-7", CRASHES),
     (Flaw::NamesPayloadsByTheirKey, "TS-1", EVERY_ORDER),
     (Flaw::IsOffByOne, "TS-1", LADDER),
@@ -122,6 +129,14 @@ fn a_copy_that_knows_of_no_stopped_writers_is_found() {
     assert!(why.contains("which is not there"), "{why}");
     let killed = stopped::stopped_and_killed(&make);
     let why = killed.expect_err("a payload is removed before its redirect comes");
+    assert!(why.contains("which is not there"), "{why}");
+}
+
+/// TS-7: a log that strikes out silently what belongs to another is as good as a writer that does not listen.
+#[test]
+fn a_writer_that_does_not_listen_to_its_log_is_found() {
+    let silent = |parts: Parts| shipped(silently(parts));
+    let why = recoveries::stopped_with_its_clock(&silent).expect_err("an acknowledged put");
     assert!(why.contains("which is not there"), "{why}");
 }
 

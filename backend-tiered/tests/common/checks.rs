@@ -335,7 +335,7 @@ pub fn faults(make: Make<'_>) -> Checked {
 }
 
 /// What was left by a fault: looked at, then recovered in this process and in the next, and looked at again.
-fn aftermath(
+pub(super) fn aftermath(
     world: &World,
     run: &Run,
     store: &Made,
@@ -469,20 +469,42 @@ pub fn expiries(make: Make<'_>, of_each: usize) -> Checked {
     let mut runs = 0;
     for start in [Start::Inline, Start::Redirect] {
         for one in Does::ALL {
-            runs += expiring(start, &[one], Explorer::all(), make)?;
+            runs += expiring(start, &[one], true, Explorer::all(), make)?;
             for other in Does::ALL {
                 let explorer = Explorer::sample(14, of_each);
-                runs += expiring(start, &[one, other], explorer, make)?;
+                runs += expiring(start, &[one, other], true, explorer, make)?;
             }
         }
     }
     Ok(runs)
 }
 
-fn expiring(start: Start, does: &[Does], mut explorer: Explorer, make: Make<'_>) -> Checked {
+/// TS-5: the same of a reader and a writer, in every order of their steps at the tiers: what was overwritten before its
+/// deadline does not end with it.
+pub fn overwritten_in_time(make: Make<'_>) -> Checked {
+    let mut runs = 0;
+    for start in [Start::Inline, Start::Redirect] {
+        for does in Does::WRITES {
+            let does = [Does::Get, does];
+            runs += expiring(start, &does, false, Explorer::all(), make)?;
+        }
+    }
+    Ok(runs)
+}
+
+fn expiring(
+    start: Start,
+    does: &[Does],
+    log_steps: bool,
+    mut explorer: Explorer,
+    make: Make<'_>,
+) -> Checked {
     let life = Duration::from_secs(10);
     while let Some(run) = explorer.next_run() {
-        let world = World::new();
+        let world = World {
+            log_steps,
+            ..World::new()
+        };
         let calls = Calls::begun_with_mortal();
         let store = world.open(&run, make);
         start.prepare(&run, &store, &mortal(life));

@@ -18,6 +18,7 @@
 
 pub mod calm;
 pub mod checks;
+pub mod recoveries;
 pub mod stopped;
 
 use std::collections::{BTreeSet, HashSet};
@@ -492,9 +493,9 @@ impl Calls {
         let before = self.stamp();
         end();
         let after = self.stamp();
-        // It was put between 0 and 1, and lived until `before` for certain, and until `after` at most.
+        // Put at 0, it lived until `before` for certain, and until `after` at most.
         if let Op::Set { ttl, .. } = &mut self.0.lock().unwrap()[0].call.op {
-            *ttl = Some(Ttl::new(before - 1, after - before + 1));
+            *ttl = Some(Ttl::new(before, after - before));
         }
     }
 

@@ -12,7 +12,7 @@ use super::checks::{Checked, join, may_keep, plain, worlds};
 use super::{Calls, Does, LEASE, Made, Make, Parts, Start, World};
 
 /// What others do while a writer is stopped.
-const MEANWHILE: [&[Does]; 5] = [
+pub(super) const MEANWHILE: [&[Does]; 5] = [
     &[],
     &[Does::PutSmall],
     &[Does::Delete],
@@ -21,7 +21,7 @@ const MEANWHILE: [&[Does]; 5] = [
 ];
 
 /// A pause that is longer than a lease, by clocks that are the same.
-const LONG: (Duration, Duration) = (Duration::from_secs(60), Duration::ZERO);
+pub(super) const LONG: (Duration, Duration) = (Duration::from_secs(60), Duration::ZERO);
 
 fn recover(run: &Run, store: &Made) -> Checked<()> {
     let store = Arc::clone(store);
@@ -34,16 +34,16 @@ fn recover(run: &Run, store: &Made) -> Checked<()> {
 }
 
 /// A writer, and the process that goes on while it is stopped.
-struct Stop {
-    world: World,
+pub(super) struct Stop {
+    pub(super) world: World,
     start: Start,
-    calls: Calls,
-    run: Run,
+    pub(super) calls: Calls,
+    pub(super) run: Run,
     store: Made,
     others: Run,
     other: Made,
     /// Whether the writer's call had come to its end before it was stopped.
-    is_over: bool,
+    pub(super) is_over: bool,
     /// How many payloads there were when it was stopped.
     payloads: usize,
 }
@@ -51,7 +51,7 @@ struct Stop {
 impl Stop {
     /// Stops a writer after so many steps and for so long, recovers all that it has left in a process whose clock is
     /// ahead by so much, and lets others write.
-    fn at(
+    pub(super) fn at(
         world: World,
         (start, does, then): (Start, Does, &[Does]),
         steps: usize,
@@ -69,7 +69,7 @@ impl Stop {
     }
 
     /// As [`at`](Self::at), with something that happens before the writer begins.
-    fn begun(
+    pub(super) fn begun(
         world: World,
         (start, does, then): (Start, Does, &[Does]),
         steps: usize,
@@ -118,7 +118,7 @@ impl Stop {
     }
 
     /// Lets the writer go on to its answer; somebody reads after each of its steps.
-    fn goes_on(&self) -> Checked<()> {
+    pub(super) fn goes_on(&self) -> Checked<()> {
         while !self.calls.is_answered(0) {
             if self.run.go_steps(1) {
                 return Err("a writer that was stopped waits for what never comes".into());
@@ -131,7 +131,7 @@ impl Stop {
     }
 
     /// All processes end, and the next one recovers what they have left.
-    fn judge(&self, make: Make<'_>) -> Checked<()> {
+    pub(super) fn judge(&self, make: Make<'_>) -> Checked<()> {
         self.run.crash();
         self.others.crash();
         let run = plain();
