@@ -2,11 +2,12 @@
 //! operations that never need them.
 //!
 //! The tiers are SQLite for small objects and memory for large ones. The row of a small put is committed durably on both
-//! sides; how many calls each operation makes is counted by the tests of the backend.
+//! sides. How many calls each operation makes is counted over memory alone; the tests of the backend hold it to that.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use larder_conformance::decorate::{Faulty, Switch};
 use larder_mem::{MemConfig, MemPlace};
 use larder_sqlite::{SqliteConfig, SqlitePlace};
 use larder_tiered::{TieredConfig, TieredStorage};
@@ -45,11 +46,13 @@ pub(crate) fn run(bench: &mut Bench) -> Result {
         rows.change_log(),
         config.clone(),
     )?;
+    counted(bench, &runtime, &config)?;
     for callers in [1, 32] {
         let calls = bench.either(256, 64);
         let rounds = bench.either(31, 7);
         let work = Work::new(format!("put of 1 KiB, {callers} at once"), Unit::PerSecond)
             .rounds(rounds)
+            .goal(BARE, 0.9)
             .with_cpu();
         let contenders = vec![
             Contender::new(OURS, |_| puts(&runtime, &ours, callers, calls)),
@@ -155,6 +158,52 @@ where
             Ok(())
         })
     })
+}
+
+/// How often each operation calls the tiers and the log.
+fn counted(bench: &mut Bench, runtime: &Runtime, config: &TieredConfig) -> Result {
+    let [rows, payloads] = [(); 2].map(|()| MemPlace::open(MemConfig::private()));
+    let switch = Switch::new();
+    let store = TieredStorage::new(
+        Faulty::new("high-volume tier", rows.high_volume(), &switch),
+        Faulty::new("long-term tier", payloads.high_volume(), &switch),
+        Faulty::new("log", rows.change_log(), &switch),
+        config.clone(),
+    )?;
+    let put = |number, len| {
+        runtime.block_on(async {
+            let payload = once(vec![7; len].into());
+            let (id, metadata) = (id(number), Metadata::new());
+            Ok(store.put_object(&id, &metadata, payload).await?)
+        })
+    };
+    let get = |number| {
+        runtime.block_on(async {
+            let (_, mut payload) = store.get_object(&id(number)).await?.ok_or("it was put")?;
+            while let Some(chunk) = payload.next().await {
+                drop(chunk?);
+            }
+            Ok(())
+        })
+    };
+    const LARGE: usize = 2 << 20;
+    let operations: [(&str, &dyn Fn() -> Result); 4] = [
+        ("small put", &|| put(0, 1024)),
+        ("small get", &|| get(0)),
+        ("large put", &|| put(1, LARGE)),
+        ("large get", &|| get(1)),
+    ];
+    for (operation, run) in operations {
+        switch.forget_calls();
+        run()?;
+        let calls = switch.calls();
+        for part in ["high-volume tier", "long-term tier", "log"] {
+            let count = calls.iter().filter(|call| call.store == part).count();
+            let work = format!("calls of a {operation} to the {part}");
+            bench.figure(Figure::new(&work, OURS, count as f64, "calls"));
+        }
+    }
+    Ok(())
 }
 
 /// What a put that goes to the long-term tier keeps in memory: it should be the same for any length.
