@@ -35,7 +35,8 @@ pub trait Runtime: Debug + Send + Sync {
 
 /// A tokio runtime, with its timers.
 ///
-/// Callers may be polled by any other executor. Made where there is none, it uses the one of whoever spawns, and drops what is spawned where there is none either.
+/// Callers may be polled by any other executor. Made where there is none, it uses the one of whoever spawns, and drops
+/// what is spawned where there is none either.
 #[derive(Clone, Debug)]
 pub struct TokioRuntime(Option<Handle>);
 
