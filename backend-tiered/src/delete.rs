@@ -34,7 +34,7 @@ pub(crate) async fn unlink(
     let entry = Entry::begin(&core, &id, Step::Swap, None, old.clone());
     let mut entry = entry.await.map_err(unlogged)?;
     let swap = core.displace(&mut entry, &redirect, &TieredWrite::Delete);
-    match core.leased(&core.journal, swap).await {
+    match core.leased(swap).await {
         // Where another object is there by now, it was put after the look at the one that was to be deleted.
         Swapped::Won | Swapped::Lost | Swapped::Vanished => {
             entry.discard(None, old).await;

@@ -40,8 +40,6 @@ struct State {
     /// How often the lease may have ended before it was extended: others may have claimed what was recorded before.
     lapses: u64,
     open: HashSet<ChangeId>,
-    /// The changes that this writer has begun itself and not struck out yet.
-    begun: HashSet<ChangeId>,
 }
 
 impl Journal {
@@ -112,11 +110,6 @@ impl Journal {
         let own = core.insist(|| self.log.changes(self.writer)).await?;
         Ok(own.iter().any(|own| own.id == id))
     }
-
-    /// Whether this writer has begun a change itself, and not claimed it from another.
-    fn has_begun(&self, id: ChangeId) -> bool {
-        self.lock().begun.contains(&id)
-    }
 }
 
 impl fmt::Debug for Journal {
@@ -163,23 +156,24 @@ impl Entry {
         let id = ChangeId::from_bytes(unique(core.now()));
         let mut change = Change::new(id, object.clone(), step);
         (change.created, change.replaced) = (created, replaced);
-        let journal = Arc::clone(&core.journal);
-        {
-            let mut state = journal.lock();
-            state.begun.insert(id);
-            state.open.insert(id);
-        }
-        let mut entry = Self {
-            core: Arc::clone(core),
-            journal,
-            lapses: None,
-            may_swap: step == Step::Swap,
-            may_be_swapped: false,
-            change: change.clone(),
-            is_armed: true,
-        };
+        core.journal.lock().open.insert(id);
+        let mut entry = Self::new(core, &core.journal, change.clone());
+        entry.is_armed = true;
         entry.record(&change).await?;
         Ok(entry)
+    }
+
+    /// A change that is open, and that the log may not have yet.
+    fn new(core: &Arc<Core>, journal: &Arc<Journal>, change: Change) -> Self {
+        Self {
+            core: Arc::clone(core),
+            journal: Arc::clone(journal),
+            lapses: None,
+            may_swap: change.step == Step::Swap,
+            may_be_swapped: false,
+            change,
+            is_armed: false,
+        }
     }
 
     /// A change that the log has already in this name; `None` where somebody here is at it.
@@ -188,15 +182,9 @@ impl Entry {
             let mut state = journal.lock();
             state.open.insert(change.id).then_some(state.lapses)?
         };
-        Some(Self {
-            core: Arc::clone(core),
-            journal: Arc::clone(journal),
-            lapses: Some(lapses),
-            may_swap: change.step == Step::Swap,
-            may_be_swapped: false,
-            change,
-            is_armed: false,
-        })
+        let mut entry = Self::new(core, journal, change);
+        entry.lapses = Some(lapses);
+        Some(entry)
     }
 
     /// The same, with what the log says of it by now.
@@ -277,9 +265,9 @@ impl Entry {
             || matches!(journal.has(core, self.change.id).await, Ok(true))
     }
 
-    /// Whether this writer has begun the change itself.
+    /// Whether this writer has begun the change itself: what it claims from others has another name.
     pub(crate) fn is_own(&self) -> bool {
-        self.journal.has_begun(self.change.id)
+        Arc::ptr_eq(&self.journal, &self.core.journal)
     }
 
     /// Whether the log may have the swap on record.
@@ -298,7 +286,6 @@ impl Entry {
         let journal = Arc::clone(&self.journal);
         let complete = || journal.log.complete(journal.writer, self.change.id);
         let completed = self.core.insist(complete).await;
-        journal.lock().begun.remove(&self.change.id);
         self.is_armed = false;
         !completed.is_err_and(|fault| fault.kind() == ErrorKind::Conflict)
     }

@@ -79,8 +79,13 @@ impl Core {
         }
     }
 
-    /// Runs `work` and keeps this lease alive meanwhile (TS-7).
-    pub(crate) async fn leased<T>(
+    /// Runs `work` and keeps the lease of this writer alive meanwhile (TS-7).
+    pub(crate) async fn leased<T>(&self, work: impl Future<Output = T> + Send) -> T {
+        self.leased_as(&self.journal, work).await
+    }
+
+    /// As [`leased`](Self::leased), for what was claimed in a name of its own.
+    pub(crate) async fn leased_as<T>(
         &self,
         journal: &Journal,
         work: impl Future<Output = T> + Send,

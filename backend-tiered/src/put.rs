@@ -75,7 +75,7 @@ async fn replace(
     let mut entry = entry.await.map_err(unlogged)?;
     let write = TieredWrite::Object(metadata.clone(), payload.clone());
     match core
-        .leased(&core.journal, core.displace(&mut entry, &redirect, &write))
+        .leased(core.displace(&mut entry, &redirect, &write))
         .await
     {
         Swapped::Won | Swapped::Lost => {
@@ -118,7 +118,7 @@ async fn large(
     let entry = entry.await.map_err(unlogged)?;
     let upload = core.long.put_object(&payload, &metadata, stream);
     // An entry that is dropped at this step, by an error or with the caller, takes the payload with it.
-    if let Err(e) = core.leased(&core.journal, upload).await {
+    if let Err(e) = core.leased(upload).await {
         return Err(before_commit(e, "the payload could not be stored"));
     }
     let install = install(Arc::clone(core), entry, redirect);
@@ -148,13 +148,9 @@ async fn install(
     let mut swapped = match &seen {
         Some(seen) => {
             let write = TieredWrite::Tombstone(redirect.clone());
-            core.leased(&core.journal, core.displace(&mut entry, seen, &write))
-                .await
+            core.leased(core.displace(&mut entry, seen, &write)).await
         }
-        None => {
-            core.leased(&core.journal, core.occupy(&mut entry, &redirect))
-                .await
-        }
+        None => core.leased(core.occupy(&mut entry, &redirect)).await,
     };
     if matches!(swapped, Swapped::Vanished) {
         // The object that was there has been deleted or has ended. Its payload is nobody's any more; a new entry for
@@ -169,9 +165,7 @@ async fn install(
             let why = "another writer may have made the swap";
             return Err(past_commit(fault.into(), why));
         }
-        swapped = core
-            .leased(&core.journal, core.occupy(&mut entry, &redirect))
-            .await;
+        swapped = core.leased(core.occupy(&mut entry, &redirect)).await;
     }
     match swapped {
         Swapped::Won if old.is_some() => {

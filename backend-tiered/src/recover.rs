@@ -108,7 +108,7 @@ impl Core {
             std::future::ready(report)
         };
         let resolved = resolved.fold(RecoverReport::default(), count);
-        self.leased(journal, resolved).await
+        self.leased_as(journal, resolved).await
     }
 }
 

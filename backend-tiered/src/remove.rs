@@ -73,7 +73,7 @@ impl Entry {
     async fn upload_has_landed(&self) {
         let core = &self.core;
         if let LateLanding::MayLandLate(Some(bound)) = core.config.long.late_landing {
-            core.leased(&self.journal, core.sleep(bound)).await;
+            core.leased_as(&self.journal, core.sleep(bound)).await;
         }
     }
 
@@ -113,7 +113,7 @@ impl Entry {
     /// that is done; if not, it stays in the log.
     pub(crate) async fn remove(self) -> bool {
         let (core, journal) = (Arc::clone(&self.core), Arc::clone(&self.journal));
-        core.leased(&journal, async {
+        core.leased_as(&journal, async {
             core.sleep(core.config.grace).await;
             self.remove_now().await
         })
@@ -136,7 +136,7 @@ impl Entry {
     /// row right before, and leaves alone what it refers to.
     pub(crate) async fn remove_unreferenced(self) -> bool {
         let (core, journal) = (Arc::clone(&self.core), Arc::clone(&self.journal));
-        core.leased(&journal, async {
+        core.leased_as(&journal, async {
             core.sleep(core.config.grace).await;
             self.unless_referenced(Self::remove_now).await
         })

@@ -8,16 +8,14 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use larder_conformance::decorate::Call;
-use larder_conformance::lin::ModelName;
 use larder_conformance::schedule::{Explorer, Run, step};
 use larder_conformance::{FaultKind, Faults};
 use larder_traits::{
-    Change, ChangeId, ChangeLog, Classify, Clock, ErrorKind, Fault, LateLanding, Metadata, Step,
-    TestClock, WriterId,
+    Change, ChangeId, ChangeLog, Classify, ErrorKind, Fault, LateLanding, Metadata, Step, WriterId,
 };
 
-use super::checks::{Checked, aftermath, join, may_keep, plain};
-use super::stopped::{LONG, MEANWHILE, Stop};
+use super::checks::{Checked, aftermath, join, plain};
+use super::stopped::{LONG, MEANWHILE, Stop, answered, clock_ahead, judge};
 use super::{Calls, Does, LEASE, Made, Make, Parts, Start, World};
 
 /// A log that behaves in a way of its own.
@@ -87,6 +85,20 @@ impl ChangeLog for Odd {
     }
 }
 
+impl Odd {
+    /// One in which nothing is odd yet.
+    fn over(inner: Arc<dyn ChangeLog>) -> Self {
+        Self {
+            inner,
+            list_age: Duration::ZERO,
+            run: None,
+            swap: AfterSwap::Panics,
+            is_silent: false,
+            is_armed: Arc::default(),
+        }
+    }
+}
+
 fn spawn_recovery(run: &Run, store: &Made) {
     let store = Arc::clone(store);
     run.spawn(async move {
@@ -104,24 +116,11 @@ fn allow_undoing(calls: &Calls, start: Start, does: Does) {
     }
 }
 
-/// All processes have ended, and the next one recovers what they have left.
-fn judge(world: &World, start: Start, calls: &Calls, make: Make<'_>) -> Checked<()> {
-    let run = plain();
-    let store = world.recovered(&run, make)?;
-    calls.last_look(&run, &store);
-    calls.explained(start, ModelName::Register)?;
-    world.in_order(may_keep(world))
-}
-
 /// The parts, with a log that says nothing of it when a change is struck out that belongs to another.
 pub fn silently(parts: Parts) -> Parts {
     let log = Odd {
-        inner: parts.log,
-        list_age: Duration::ZERO,
-        run: None,
-        swap: AfterSwap::Panics,
         is_silent: true,
-        is_armed: Arc::default(),
+        ..Odd::over(parts.log)
     };
     Parts {
         log: Arc::new(log),
@@ -237,12 +236,9 @@ pub fn beside_its_own_work(make: Make<'_>, of_each: usize) -> Checked {
                         let metadata = Metadata::new();
                         let store = world.open(&run, &|parts: Parts| {
                             let log = Odd {
-                                inner: parts.log,
                                 list_age,
                                 run: Some(parts.run.clone()),
-                                swap: AfterSwap::Panics,
-                                is_silent: false,
-                                is_armed: Arc::default(),
+                                ..Odd::over(parts.log)
                             };
                             make(Parts {
                                 log: Arc::new(log),
@@ -351,9 +347,7 @@ pub fn stopped_with_its_clock(make: Make<'_>) -> Checked {
                 calls.make(&run, 0, &store, Does::PutLarge, &metadata);
                 was_over = run.go_steps(steps);
                 let recorded = world.log.held().changes;
-                let theirs = Arc::new(TestClock::new());
-                let behind = world.clock.now().duration_since(theirs.now());
-                theirs.advance(behind.map_err(|e| e.to_string())? + LONG.0);
+                let theirs = clock_ahead(&world, LONG.0)?;
                 let others = plain();
                 let other = world.open(&others, &|parts: Parts| {
                     let clock = Arc::clone(&theirs);
@@ -366,11 +360,7 @@ pub fn stopped_with_its_clock(make: Make<'_>) -> Checked {
                 if is_struck_out {
                     break;
                 }
-                while !calls.is_answered(0) {
-                    if run.go_steps(1) {
-                        return Err("a writer that was stopped waits for what never comes".into());
-                    }
-                }
+                answered(&run, &calls, || {})?;
                 others.go();
                 join(&run, &store);
                 calls.last_look(&others, &other);
@@ -408,12 +398,9 @@ pub fn stopped_unsure_of_its_record(make: Make<'_>) -> Checked {
                             return make(parts);
                         }
                         let log = Odd {
-                            inner: parts.log,
-                            list_age: Duration::ZERO,
-                            run: None,
                             swap,
-                            is_silent: false,
                             is_armed: Arc::clone(&is_armed),
+                            ..Odd::over(parts.log)
                         };
                         make(Parts {
                             log: Arc::new(log),
@@ -456,9 +443,7 @@ pub fn stopped_and_cut_off(make: Make<'_>) -> Checked {
                     .only(&["compare_and_write", "get_tiered_metadata", "fence"]);
                 world.switch.arm_all(FaultKind::ErrorAfter);
                 run.go_steps(1);
-                while !calls.is_answered(0) {
-                    run.go_steps(1);
-                }
+                answered(run, calls, || {})?;
                 world.switch.disarm();
                 let gone_on = stop.goes_on();
                 if calls.errors().iter().any(|e| e.contains("Unknown")) {
@@ -558,9 +543,7 @@ pub fn late_upload(make: Make<'_>) -> Checked {
             world.switch.late(1);
             calls.make(&run, 0, &store, Does::PutLarge, &metadata);
             run.go_steps(1);
-            while !calls.is_answered(0) {
-                run.go_steps(1);
-            }
+            answered(&run, &calls, || {})?;
             if !world.switch.disarm() {
                 return Err("nothing was late".into());
             }

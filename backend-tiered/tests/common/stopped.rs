@@ -33,6 +33,34 @@ fn recover(run: &Run, store: &Made) -> Checked<()> {
     recovered.map_err(|e| format!("recover: {e}"))
 }
 
+/// A clock that is ahead of the world's by so much.
+pub(super) fn clock_ahead(world: &World, ahead: Duration) -> Checked<Arc<TestClock>> {
+    let clock = Arc::new(TestClock::new());
+    let behind = world.clock.now().duration_since(clock.now());
+    clock.advance(behind.map_err(|e| e.to_string())? + ahead);
+    Ok(clock)
+}
+
+/// Lets a writer go on to its answer, and does something after each of its steps.
+pub(super) fn answered(run: &Run, calls: &Calls, after_each: impl Fn()) -> Checked<()> {
+    while !calls.is_answered(0) {
+        if run.go_steps(1) {
+            return Err("a writer that was stopped waits for what never comes".into());
+        }
+        after_each();
+    }
+    Ok(())
+}
+
+/// All processes have ended, and the next one recovers what they have left.
+pub(super) fn judge(world: &World, start: Start, calls: &Calls, make: Make<'_>) -> Checked<()> {
+    let run = plain();
+    let store = world.recovered(&run, make)?;
+    calls.last_look(&run, &store);
+    calls.explained(start, ModelName::Register)?;
+    world.in_order(may_keep(world))
+}
+
 /// A writer, and the process that goes on while it is stopped.
 pub(super) struct Stop {
     pub(super) world: World,
@@ -87,9 +115,7 @@ impl Stop {
         world.switch.disarm();
         let payloads = world.long.held().rows;
         world.clock.advance(pause);
-        let theirs = Arc::new(TestClock::new());
-        let behind = world.clock.now().duration_since(theirs.now());
-        theirs.advance(behind.map_err(|e| e.to_string())? + ahead);
+        let theirs = clock_ahead(&world, ahead)?;
         let other = world.open(&others, &|parts: Parts| {
             let clock = Arc::clone(&theirs);
             match ahead.is_zero() {
@@ -119,12 +145,9 @@ impl Stop {
 
     /// Lets the writer go on to its answer; somebody reads after each of its steps.
     pub(super) fn goes_on(&self) -> Checked<()> {
-        while !self.calls.is_answered(0) {
-            if self.run.go_steps(1) {
-                return Err("a writer that was stopped waits for what never comes".into());
-            }
+        answered(&self.run, &self.calls, || {
             self.calls.last_look(&self.others, &self.other);
-        }
+        })?;
         join(&self.run, &self.store);
         self.calls.last_look(&self.others, &self.other);
         Ok(())
@@ -134,11 +157,7 @@ impl Stop {
     pub(super) fn judge(&self, make: Make<'_>) -> Checked<()> {
         self.run.crash();
         self.others.crash();
-        let run = plain();
-        let store = self.world.recovered(&run, make)?;
-        self.calls.last_look(&run, &store);
-        self.calls.explained(self.start, ModelName::Register)?;
-        self.world.in_order(may_keep(&self.world))
+        judge(&self.world, self.start, &self.calls, make)
     }
 }
 
