@@ -3,9 +3,7 @@
 use std::ops::Range;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join};
@@ -13,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::error::Failure;
 use crate::mark::Mark;
-use crate::wire::Wire;
+use crate::wire::{Demand, Wire};
 
 /// The last byte that a server can be asked for: most keep such numbers with a sign.
 const OFFSET_MAX: u64 = i64::MAX.unsigned_abs();
@@ -127,7 +125,7 @@ impl Wire {
         let request = request
             .set_range(header)
             .set_if_match(pin.map(str::to_owned));
-        let request = request.customize().interceptor(WholeOrPart);
+        let request = request.customize().interceptor(Demand(whole_or_part));
         let mut output = match Box::pin(request.send()).await {
             Ok(output) => output,
             Err(e) => {
@@ -342,32 +340,15 @@ fn changed() -> Failure {
     Failure::unmet("the object was replaced while it was read")
 }
 
-/// An answer to a GET is the whole object, or a part and says which.
-///
-/// The SDK takes every status of success for the whole: a part that does not say so would be a short value.
-#[derive(Debug)]
-struct WholeOrPart;
-
-impl Intercept for WholeOrPart {
-    fn name(&self) -> &'static str {
-        "WholeOrPart"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let response = context.response();
-        let is_part = response.headers().contains_key("content-range");
-        match response.status().as_u16() {
-            200 => Ok(()),
-            206 if is_part => Ok(()),
-            206 => Err("a part that does not say which it is".into()),
-            status @ 201..300 => Err(format!("a GET was answered by {status}").into()),
-            _ => Ok(()),
-        }
+/// An answer to a GET is the whole object, or a part and says which: one that does not would be a short value.
+fn whole_or_part(response: &HttpResponse) -> Result<(), String> {
+    let is_part = response.headers().contains_key("content-range");
+    match response.status().as_u16() {
+        200 => Ok(()),
+        206 if is_part => Ok(()),
+        206 => Err("a part that does not say which it is".into()),
+        status @ 201..300 => Err(format!("a GET was answered by {status}")),
+        _ => Ok(()),
     }
 }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_s3::error::BoxError;
+use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -14,7 +12,7 @@ use larder_traits::Fault;
 
 use crate::error::Failure;
 use crate::mark::Mark;
-use crate::wire::{Sent, Wire};
+use crate::wire::{Demand, Sent, Wire};
 
 /// When a write may take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +125,7 @@ impl Wire {
     pub(crate) async fn remove(&self, name: &str, sent: &Sent) -> Result<(), Fault> {
         let delete = |client: Client| async move {
             let request = client.delete_object().bucket(&self.config.bucket).key(name);
-            match Box::pin(request.customize().interceptor(NoContent).send()).await {
+            match Box::pin(request.customize().interceptor(Demand(no_content)).send()).await {
                 Ok(_) => Ok(()),
                 Err(e) => match Failure::of(e) {
                     failure if failure.is("NoSuchKey") => Ok(()),
@@ -286,27 +284,13 @@ impl Wire {
     }
 }
 
-/// A DELETE is answered by 204. An error under the status 200 would look like a success to the SDK.
-#[derive(Debug)]
-struct NoContent;
-
-impl Intercept for NoContent {
-    fn name(&self) -> &'static str {
-        "NoContent"
+/// A DELETE is answered by 204. An error under the status 200 would look like a success.
+fn no_content(response: &HttpResponse) -> Result<(), String> {
+    let status = response.status().as_u16();
+    if (200..300).contains(&status) && status != 204 {
+        return Err(format!("a DELETE was answered by {status}"));
     }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let status = context.response().status().as_u16();
-        if (200..300).contains(&status) && status != 204 {
-            return Err(format!("a DELETE was answered by {status}").into());
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 pub(crate) fn len_u64(bytes: &[u8]) -> u64 {

@@ -10,12 +10,15 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    StalledStreamProtectionConfig,
+    Builder, ConfigBag, Intercept, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    RuntimeComponents, StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::tls;
 use larder_traits::Fault;
 use tokio::sync::{Semaphore, watch};
@@ -276,4 +279,23 @@ fn client(config: &S3Config) -> Client {
         None => builder.allow_no_auth(),
     };
     Client::from_conf(builder.build())
+}
+
+/// What an answer has to be before the SDK reads it, which takes every status of success for the one that it expects.
+#[derive(Debug)]
+pub(crate) struct Demand(pub(crate) fn(&HttpResponse) -> Result<(), String>);
+
+impl Intercept for Demand {
+    fn name(&self) -> &'static str {
+        "Demand"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        Ok((self.0)(context.response())?)
+    }
 }

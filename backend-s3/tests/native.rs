@@ -1,9 +1,9 @@
 //! What the suite cannot ask for: how `open` refuses, what a store is found out to do, what is cleaned up, and what
 //! statuses come to.
 
+mod client;
 mod server;
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,31 +19,12 @@ use larder_traits::{
 };
 use tokio::net::TcpListener;
 
+use client::{PART, config, pattern, soon};
 use server::{ACCESS_KEY, BUCKET, SECRET_KEY, Server};
-
-const PART: usize = 16 << 10;
-
-fn config(endpoint: &str) -> S3Config {
-    S3Config::new(BUCKET)
-        .with_endpoint(endpoint)
-        .with_prefix("p")
-        .with_credentials(ACCESS_KEY, SECRET_KEY)
-        .with_part_len_bytes(NonZeroUsize::new(PART).expect("it is not zero"))
-}
 
 async fn place(server: &Server) -> S3Place {
     let place = S3Place::open(config(&server.endpoint())).await;
     place.expect("the server is there")
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-fn pattern(seed: u8, len: usize) -> Bytes {
-    (0..len)
-        .map(|at| u8::try_from(at % 251).expect("it is below 251") ^ seed)
-        .collect()
 }
 
 fn id(key: &str) -> ObjectId {

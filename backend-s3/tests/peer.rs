@@ -1,8 +1,8 @@
 //! A server that lies, breaks off and goes on and on: nothing of that is an answer, and nothing of it takes for ever.
 
+mod client;
 mod server;
 
-use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,17 +11,11 @@ use larder_conformance::proxy::{Answer, Direction, Misbehaviour, Proxy};
 use larder_s3::{S3Blob, S3Config, S3Place};
 use larder_traits::{Atomicity, BlobMulti, Classify, ErrorKind, Outcome};
 
-use server::{ACCESS_KEY, BUCKET, Endless, SECRET_KEY, Server};
-
-const PART: usize = 16 << 10;
+use client::{PART, pattern, soon};
+use server::{BUCKET, Endless, Server};
 
 fn config(endpoint: &str) -> S3Config {
-    S3Config::new(BUCKET)
-        .with_endpoint(endpoint)
-        .with_prefix("p")
-        .with_credentials(ACCESS_KEY, SECRET_KEY)
-        .with_part_len_bytes(NonZeroUsize::new(PART).expect("it is not zero"))
-        .with_conditional_writes(false)
+    client::config(endpoint).with_conditional_writes(false)
 }
 
 async fn place(server: &Server) -> S3Place {
@@ -32,16 +26,6 @@ async fn place(server: &Server) -> S3Place {
 async fn place_behind(proxy: &Proxy) -> S3Place {
     let place = S3Place::open(config(&format!("http://{}", proxy.addr()))).await;
     place.expect("the server is there")
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
-}
-
-fn pattern(seed: u8, len: usize) -> Bytes {
-    (0..len)
-        .map(|at| u8::try_from(at % 251).expect("it is below 251") ^ seed)
-        .collect()
 }
 
 /// Failure: an object that had lost all its bytes was read as an empty value. Cause: a server refuses a range of an empty
