@@ -8,12 +8,14 @@ mod open;
 mod raw;
 mod sides;
 
+use std::hint::black_box;
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 
 use larder_file::{FileBlobStore, FileConfig};
 use larder_traits::frame::PAGE_SIZE;
+use twox_hash::XxHash3_128;
 
 use crate::harness::{
     Bench, Contender, Latencies, Measured, OURS, Result, Sample, Stopwatch, Unit, Work, median,
@@ -209,17 +211,18 @@ impl Stores {
             .rounds(bench.either(31, 9))
             .with_cpu()
             .goal(HOLT, 1.3);
+        let raw = |round, look: fn(&[u8])| {
+            together(READERS, READERS * each * PAGE_SIZE, |reader| {
+                let read = self.medium.reader(look)?;
+                read_at_random(read, each, round * READERS + reader)
+            })
+        };
         let contenders = vec![
             Contender::new(OURS, |round| self.ours.readers(each, round)),
-            Contender::new(RAW, |round| {
-                together(READERS, READERS * each * PAGE_SIZE, |reader| {
-                    read_at_random(self.medium.reader()?, each, round * READERS + reader)
-                })
-            }),
+            Contender::new(RAW, |round| raw(round, |_| ())),
             Contender::new(RAW_CHECKED, |round| {
-                together(READERS, READERS * each * PAGE_SIZE, |reader| {
-                    let read = self.medium.checking_reader()?;
-                    read_at_random(read, each, round * READERS + reader)
+                raw(round, |frame| {
+                    black_box(XxHash3_128::oneshot(frame));
                 })
             }),
             Contender::new(HOLT, |round| self.holt.readers(each, round)),
