@@ -371,6 +371,7 @@ fn to_millis(at: SystemTime) -> Result<SystemTime, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stash::codec;
     use crate::{Clock, TestClock};
 
     fn id(use_case: &str, scopes: &[(&str, &str)], key: &str) -> ObjectId {
@@ -412,6 +413,44 @@ mod tests {
             let scopes = parts[2..].chunks_exact(2).map(|c| Scope::new(&*c[0], &*c[1])).collect();
             let id = ObjectId::new(ObjectContext::new(&*parts[0], scopes), &*parts[1]);
             proptest::prop_assert_eq!(id.to_string().parse::<ObjectId>().unwrap(), id);
+        }
+
+        #[test]
+        fn what_is_stored_of_an_object_needs_no_proof(
+            texts in proptest::collection::vec(".*", 3..9),
+            present in 0_u8..=u8::MAX,
+            policy in 0..3,
+            length in proptest::num::u64::ANY,
+            nanos in 0..1_000_000_000_u32,
+        ) {
+            let if_bit = |bit: u8| present & (1 << bit) != 0;
+            let length_of_time = Duration::new(length, nanos);
+            let policy = match policy {
+                0 => ExpirationPolicy::Manual,
+                1 => ExpirationPolicy::TimeToLive(length_of_time),
+                _ => ExpirationPolicy::TimeToIdle(length_of_time),
+            };
+            let moment = SystemTime::UNIX_EPOCH + Duration::new(length >> 2, nanos);
+            let text = |n: usize| if_bit(u8::try_from(n).unwrap()).then(|| texts[n].clone());
+            let compressions = [None, Some(Compression::Zstd), Some(Compression::Gzip), Some(Compression::Lz4)];
+            let metadata = Metadata {
+                expiration_policy: policy,
+                time_created: if_bit(3).then_some(moment),
+                time_expires: if_bit(4).then_some(moment),
+                content_type: text(0),
+                compression: compressions[usize::from(present >> 6)],
+                origin: text(1),
+                filename: text(2),
+                size: if_bit(5).then_some(length),
+                custom: texts.chunks_exact(2).map(|c| (c[0].clone(), c[1].clone())).collect(),
+            };
+            let bytes = codec::encode_unproved(&metadata).unwrap();
+            proptest::prop_assert_eq!(codec::decode::<Metadata>(&bytes).unwrap(), metadata);
+
+            let mut tombstone = Tombstone::new(id(&texts[0], &[(&texts[1], &texts[2])], ""), policy);
+            tombstone.time_expires = if_bit(3).then_some(moment);
+            let bytes = codec::encode_unproved(&tombstone).unwrap();
+            proptest::prop_assert_eq!(codec::decode::<Tombstone>(&bytes).unwrap(), tombstone);
         }
     }
 
