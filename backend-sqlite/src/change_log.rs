@@ -13,7 +13,7 @@ use crate::checksum::Sum;
 use crate::error::{claimed, corrupt, native};
 use crate::native::SqlitePlace;
 use crate::time::{millis_reached, millis_until};
-use crate::writer::Tx;
+use crate::writer::{Tx, Undo};
 
 /// The change log of a file.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl ChangeLog for SqliteChangeLog {
             check_owner(tx.conn(), writer, change.id)?;
             store(tx.conn(), writer, &change)
         };
-        self.0.write(record).await
+        self.0.write(Undo::Itself, record).await
     }
 
     async fn complete(&self, writer: WriterId, id: ChangeId) -> Result<(), Fault> {
@@ -36,7 +36,7 @@ impl ChangeLog for SqliteChangeLog {
             let sql = "DELETE FROM change_log WHERE id = ?1";
             execute(tx.conn(), sql, params![id.into_bytes()])
         };
-        self.0.write(complete).await
+        self.0.write(Undo::Everything, complete).await
     }
 
     async fn changes(&self, writer: WriterId) -> Result<Vec<Change>, Fault> {
@@ -60,7 +60,7 @@ impl ChangeLog for SqliteChangeLog {
             let crc = lease_sum(writer, until).get();
             execute(conn, sql, params![writer.into_bytes(), until, crc])
         };
-        self.0.write(renew).await
+        self.0.write(Undo::Everything, renew).await
     }
 
     async fn claim(
@@ -83,7 +83,7 @@ impl ChangeLog for SqliteChangeLog {
             }
             Ok(abandoned)
         };
-        self.0.write(claim).await
+        self.0.write(Undo::Itself, claim).await
     }
 }
 

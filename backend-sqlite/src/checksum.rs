@@ -71,11 +71,16 @@ impl Sum {
 
     /// Refuses a row whose stored checksum is another.
     pub(crate) fn check(&self, stored: i64) -> Result<(), Fault> {
-        if self.get() == stored {
-            return Ok(());
-        }
-        Err(corrupt("a row does not match its checksum"))
+        check(self.sum(), stored)
     }
+}
+
+/// Refuses a row of this checksum if it was stored with another.
+pub(crate) fn check(of_row: u32, stored: i64) -> Result<(), Fault> {
+    if i64::from(of_row) == stored {
+        return Ok(());
+    }
+    Err(corrupt("a row does not match its checksum"))
 }
 
 #[cfg(test)]

@@ -16,13 +16,13 @@ use larder_traits::{
     HighVolumeBackend, Metadata, ObjectId, PayloadStream, TieredGet, TieredMetadata, TieredWrite,
     Tombstone,
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::checksum::Sum;
 use crate::error::{bounded, corrupt, native};
 use crate::native::SqlitePlace;
 use crate::time::{millis_reached, moment};
-use crate::writer::{SWEPT_MAX, Sweep, Tx};
+use crate::writer::{SWEPT_MAX, Sweep, Tx, Undo};
 
 /// The objects and redirects of a file.
 ///
@@ -86,7 +86,10 @@ impl SqliteHighVolume {
         };
         if due {
             let number = row.number;
-            let extended = self.0.write(move |tx| extend_idle(tx, &id, number)).await;
+            let extended = self
+                .0
+                .write(Undo::Everything, move |tx| extend_idle(tx, &id, number))
+                .await;
             // A failure leaves the deadline as it was, and the answer says so.
             if let (Ok(Some(later)), State::Object(metadata)) = (extended, &mut row.state) {
                 metadata.time_expires = Some(later);
@@ -120,7 +123,7 @@ impl SqliteHighVolume {
             Ok::<_, Fault>(Some((row.state, payload)))
         };
         // Removing what is dead is no effect that anybody could see, so the read as such was not applied.
-        self.0.write(look).await.map_err(|e| {
+        self.0.write(Undo::Everything, look).await.map_err(|e| {
             Fault::not_applied(e.kind(), "whether an object has expired cannot be told").because(e)
         })
     }
@@ -138,13 +141,21 @@ impl SqliteHighVolume {
         let put = move |tx: &Tx<'_>| {
             let now = tx.now();
             let new = New::object(&metadata, payload, now)?;
-            if keep_redirect && let Some(there) = live_redirect(tx.conn(), &id, now)? {
-                return Ok(Some(there));
-            }
-            replace(tx, &id, &new)?;
+            let there = if keep_redirect {
+                let row = find(tx.conn(), &id)?;
+                let number = row.as_ref().map(|row| row.number);
+                if let Some(tombstone) = row.and_then(|row| row.state.live_redirect(now)) {
+                    return Ok(Some(tombstone));
+                }
+                number
+            } else {
+                // What is overwritten unseen may be damaged.
+                number_of(tx.conn(), &id)?
+            };
+            replace(tx, &id, there, &new)?;
             Ok(None)
         };
-        self.0.write(put).await
+        self.0.write(Undo::Everything, put).await
     }
 
     async fn delete(
@@ -154,13 +165,14 @@ impl SqliteHighVolume {
     ) -> Result<Option<Tombstone>, BackendError> {
         let id = self.text_of(id)?;
         let delete = move |tx: &Tx<'_>| {
-            if keep_redirect && let Some(there) = live_redirect(tx.conn(), &id, tx.now())? {
+            let live_redirect = |row: Stored| row.state.live_redirect(tx.now());
+            if keep_redirect && let Some(there) = find(tx.conn(), &id)?.and_then(live_redirect) {
                 return Ok(Some(there));
             }
             remove(tx.conn(), &id)?;
             Ok(None)
         };
-        self.0.write(delete).await
+        self.0.write(Undo::Everything, delete).await
     }
 }
 
@@ -272,7 +284,7 @@ impl HighVolumeBackend for SqliteHighVolume {
         }
         let current = current.cloned();
         let swap = move |tx: &Tx<'_>| Ok(compare_and_write(tx, &id, current.as_ref(), write)?);
-        self.0.write(swap).await
+        self.0.write(Undo::Everything, swap).await
     }
 
     /// A commit of its own: whatever came before it has ended by then, in every process, and a commit that failed
@@ -283,7 +295,7 @@ impl HighVolumeBackend for SqliteHighVolume {
             tx.touch();
             Ok(())
         };
-        self.0.write(touch).await
+        self.0.write(Undo::Everything, touch).await
     }
 
     async fn extend_expiry(
@@ -296,7 +308,7 @@ impl HighVolumeBackend for SqliteHighVolume {
         self.text_of(target)?;
         let target = target.clone();
         let extend = move |tx: &Tx<'_>| Ok(extend_redirect(tx, &id, &target, at)?);
-        self.0.write(extend).await
+        self.0.write(Undo::Everything, extend).await
     }
 }
 
@@ -325,17 +337,27 @@ enum Seen {
     Alive(Stored, Bytes, bool),
 }
 
-/// What a call is about to store.
+/// What a call is about to store, encoded: it may be refused for that, but not once something was written.
 struct New {
     state: State,
+    about: Vec<u8>,
     payload: Bytes,
 }
 
 impl New {
     fn object(metadata: &Metadata, payload: Bytes, now: SystemTime) -> Result<Self, Fault> {
         let size = u64::try_from(payload.len()).expect("a length in memory fits 64 bits");
+        Self::of(State::Object(metadata.stamped(now, size)?), payload)
+    }
+
+    fn redirect(tombstone: &Tombstone, now: SystemTime) -> Result<Self, Fault> {
+        Self::of(State::Redirect(tombstone.stamped(now)?), Bytes::new())
+    }
+
+    fn of(state: State, payload: Bytes) -> Result<Self, Fault> {
         Ok(Self {
-            state: State::Object(metadata.stamped(now, size)?),
+            about: state.encode()?,
+            state,
             payload,
         })
     }
@@ -353,6 +375,20 @@ impl State {
         match self {
             Self::Object(metadata) => metadata.is_expired(now),
             Self::Redirect(tombstone) => tombstone.is_expired(now),
+        }
+    }
+
+    fn live_redirect(self, now: SystemTime) -> Option<Tombstone> {
+        match self {
+            Self::Redirect(tombstone) if !tombstone.is_expired(now) => Some(tombstone),
+            Self::Redirect(_) | Self::Object(_) => None,
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, Fault> {
+        match self {
+            Self::Object(metadata) => codec::encode_unproved(metadata),
+            Self::Redirect(tombstone) => codec::encode_unproved(tombstone),
         }
     }
 
@@ -421,20 +457,20 @@ fn payload_sum(number: i64, payload: &[u8]) -> Sum {
     Sum::new().number(number).bytes(payload)
 }
 
-fn live_redirect(conn: &Connection, id: &str, now: SystemTime) -> Result<Option<Tombstone>, Fault> {
-    Ok(match load(conn, id, now)? {
-        Some(Stored {
-            state: State::Redirect(tombstone),
-            ..
-        }) => Some(tombstone),
-        _ => None,
-    })
+/// The number of whatever is at `id`, dead or alive, sound or damaged.
+fn number_of(conn: &Connection, id: &str) -> Result<Option<i64>, Fault> {
+    let sql = "SELECT number FROM hv_rows WHERE id = ?1";
+    let mut statement = conn.prepare_cached(sql).map_err(native)?;
+    let number = statement.query_row(params![id], |row| row.get(0));
+    number.optional().map_err(native)
 }
 
-/// Puts `new` in the place of whatever is there, dead or alive.
-fn replace(tx: &Tx<'_>, id: &str, new: &New) -> Result<(), Fault> {
+/// Puts `new` in the place of the row of the number `there`.
+fn replace(tx: &Tx<'_>, id: &str, there: Option<i64>, new: &New) -> Result<(), Fault> {
     let conn = tx.conn();
-    remove(conn, id)?;
+    if let Some(old) = there {
+        remove_payload(conn, old)?;
+    }
     let number = tx.number();
     if let State::Object(_) = new.state {
         let sql = "INSERT INTO hv_payloads (number, payload, crc) VALUES (?1, ?2, ?3)";
@@ -443,20 +479,23 @@ fn replace(tx: &Tx<'_>, id: &str, new: &New) -> Result<(), Fault> {
         let values = params![number, &new.payload[..], crc];
         statement.execute(values).map_err(native)?;
     }
-    store(conn, id, number, &new.state)?;
+    store(conn, id, number, &new.state, &new.about)?;
     if tx.is_first_sweep(Sweep::HighVolume) {
         sweep(conn, tx.now())?;
     }
     Ok(())
 }
 
-fn store(conn: &Connection, id: &str, number: i64, state: &State) -> Result<(), Fault> {
-    let (redirect, about) = match state {
-        State::Object(metadata) => (false, codec::encode(metadata)?),
-        State::Redirect(tombstone) => (true, codec::encode(tombstone)?),
-    };
+fn store(
+    conn: &Connection,
+    id: &str,
+    number: i64,
+    state: &State,
+    about: &[u8],
+) -> Result<(), Fault> {
+    let redirect = matches!(state, State::Redirect(_));
     let expires = state.expires().map(millis_reached);
-    let crc = row_sum(id, number, redirect, &about, expires).get();
+    let crc = row_sum(id, number, redirect, about, expires).get();
     let sql = "INSERT INTO hv_rows (id, number, redirect, about, expires, crc)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                ON CONFLICT (id) DO UPDATE
@@ -465,6 +504,11 @@ fn store(conn: &Connection, id: &str, number: i64, state: &State) -> Result<(), 
     let values = params![id, number, redirect, about, expires, crc];
     statement.execute(values).map_err(native)?;
     Ok(())
+}
+
+/// Stores the row of this number with another deadline.
+fn restore(conn: &Connection, id: &str, number: i64, state: &State) -> Result<(), Fault> {
+    store(conn, id, number, state, &state.encode()?)
 }
 
 fn remove(conn: &Connection, id: &str) -> Result<(), Fault> {
@@ -487,11 +531,16 @@ fn remove_by(conn: &Connection, sql: &str, values: impl rusqlite::Params) -> Res
     let mut statement = conn.prepare_cached(sql).map_err(native)?;
     let numbers = statement.query_map(values, |row| row.get::<_, i64>(0));
     let numbers: Vec<i64> = numbers.and_then(Iterator::collect).map_err(native)?;
-    for number in numbers {
-        let sql = "DELETE FROM hv_payloads WHERE number = ?1";
-        let mut statement = conn.prepare_cached(sql).map_err(native)?;
-        statement.execute(params![number]).map_err(native)?;
-    }
+    numbers
+        .into_iter()
+        .try_for_each(|number| remove_payload(conn, number))
+}
+
+/// Removes the payload of this number; a redirect has none.
+fn remove_payload(conn: &Connection, number: i64) -> Result<(), Fault> {
+    let sql = "DELETE FROM hv_payloads WHERE number = ?1";
+    let mut statement = conn.prepare_cached(sql).map_err(native)?;
+    statement.execute(params![number]).map_err(native)?;
     Ok(())
 }
 
@@ -504,14 +553,13 @@ fn compare_and_write(
 ) -> Result<bool, Fault> {
     let now = tx.now();
     let new = match write {
-        TieredWrite::Tombstone(tombstone) => Some(New {
-            state: State::Redirect(tombstone.stamped(now)?),
-            payload: Bytes::new(),
-        }),
+        TieredWrite::Tombstone(tombstone) => Some(New::redirect(&tombstone, now)?),
         TieredWrite::Object(metadata, payload) => Some(New::object(&metadata, payload, now)?),
         TieredWrite::Delete => None,
     };
-    let there = load(tx.conn(), id, now)?.map(|row| row.state);
+    let row = find(tx.conn(), id)?;
+    let number = row.as_ref().map(|row| row.number);
+    let there = row.map(|row| row.state).filter(|it| !it.is_expired(now));
     let new_target = match &new {
         Some(New {
             state: State::Redirect(tombstone),
@@ -533,7 +581,7 @@ fn compare_and_write(
         (Some(State::Object(_)), Some(_)) => return Ok(new_target.is_none()),
     }
     match new {
-        Some(new) => replace(tx, id, &new)?,
+        Some(new) => replace(tx, id, number, &new)?,
         None => remove(tx.conn(), id)?,
     }
     Ok(true)
@@ -550,7 +598,8 @@ fn extend_idle(tx: &Tx<'_>, id: &str, number: i64) -> Result<Option<SystemTime>,
         }) if same == number => {
             if let Some(later) = metadata.deadline_after_access(now) {
                 metadata.time_expires = Some(later);
-                store(tx.conn(), id, number, &State::Object(metadata.clone()))?;
+                restore(tx.conn(), id, number, &State::Object(metadata))?;
+                return Ok(Some(later));
             }
             Ok(metadata.time_expires)
         }
@@ -582,7 +631,7 @@ fn extend_redirect(
     // No deadline at all is the latest one, and `None` would be the earliest of options.
     if there.time_expires.is_some() && there.time_expires < wanted {
         there.time_expires = wanted;
-        store(tx.conn(), id, number, &State::Redirect(there))?;
+        restore(tx.conn(), id, number, &State::Redirect(there))?;
     }
     Ok(true)
 }

@@ -15,7 +15,7 @@ use crate::checksum::Sum;
 use crate::error::{bounded, corrupt, native};
 use crate::native::SqlitePlace;
 use crate::time::{millis_reached, millis_until};
-use crate::writer::{SWEPT_MAX, Sweep, Tx};
+use crate::writer::{SWEPT_MAX, Sweep, Tx, Undo};
 
 /// The key-value entries of a file; a `KvClient` by its driver.
 ///
@@ -53,7 +53,7 @@ impl KvDriver for SqliteKvClient {
         bounded("bytes of a value", value.len(), max)?;
         let (key, value) = (key.to_vec(), value.to_vec());
         let write = move |tx: &Tx<'_>| Ok(put(tx, &key, &value, ttl_secs)?);
-        self.0.write(write).await
+        self.0.write(Undo::Everything, write).await
     }
 
     async fn read(&self, key: &[u8]) -> Result<Option<Bytes>, KvClientError> {
@@ -84,7 +84,7 @@ impl KvDriver for SqliteKvClient {
             statement.execute(params![key]).map_err(native)?;
             Ok(())
         };
-        self.0.write(remove).await
+        self.0.write(Undo::Everything, remove).await
     }
 }
 

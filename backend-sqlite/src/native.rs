@@ -28,7 +28,7 @@ use crate::error::{closed, lost, native, waited};
 use crate::queue::{Pushed, Queue};
 use crate::reader::{self, Looks, Read};
 use crate::schema::{BUSY_PAUSE, absolute, open_writer};
-use crate::writer::{Jobs, Tx, Verdict, Write, Writer};
+use crate::writer::{Jobs, Tx, Undo, Verdict, Write, Writer};
 use crate::{SqliteChangeLog, SqliteHighVolume, SqliteKvClient, SqliteStash};
 
 /// A handle on one file, from which those of the single contracts are made.
@@ -218,7 +218,7 @@ impl SqlitePlace {
 
     /// Runs `work` in a transaction, alone or with others, and answers when that is committed. What `work` wrote is
     /// undone if it returns an error.
-    pub(crate) async fn write<R, E, F>(&self, work: F) -> Result<R, E>
+    pub(crate) async fn write<R, E, F>(&self, undo: Undo, work: F) -> Result<R, E>
     where
         F: FnOnce(&Tx<'_>) -> Result<R, E> + Send + 'static,
         R: Send + 'static,
@@ -228,6 +228,7 @@ impl SqlitePlace {
         let (answer, answered) = oneshot::channel();
         let job = Box::new(Write {
             deadline,
+            undo,
             work: Some(work),
             found: None,
             answer,

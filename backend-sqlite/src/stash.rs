@@ -9,7 +9,7 @@ use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use larder_traits::Fault;
 use larder_traits::stash::driver::{check_bounds, check_name};
 use larder_traits::stash::{
@@ -18,11 +18,11 @@ use larder_traits::stash::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use crate::checksum::Sum;
+use crate::checksum::{Sum, check};
 use crate::error::{corrupt, fenced, native};
 use crate::native::SqlitePlace;
 use crate::state::State;
-use crate::writer::Tx;
+use crate::writer::{Tx, Undo};
 
 /// The collections of a file; a `Stash` by its driver. A commit is one transaction, whatever is in it (ST-12).
 #[derive(Clone, Debug)]
@@ -56,7 +56,11 @@ impl StashDriver for SqliteStash {
         };
         match self.read(look).await? {
             Some(id) => Ok(id),
-            None => self.0.write(move |tx| create(tx.conn(), &name)).await,
+            None => {
+                self.0
+                    .write(Undo::Itself, move |tx| create(tx.conn(), &name))
+                    .await
+            }
         }
     }
 
@@ -94,7 +98,7 @@ impl StashDriver for SqliteStash {
             }
             Ok(true)
         };
-        self.0.write(discard).await
+        self.0.write(Undo::Everything, discard).await
     }
 
     async fn snapshot(&self, id: CollectionId, rows: Rows<'_>) -> Result<Snapshot, StashError> {
@@ -120,7 +124,12 @@ impl StashDriver for SqliteStash {
 
     async fn commit(&self, ops: Vec<StashOp>) -> Result<(), StashError> {
         check_bounds(&ops, &self.0.config().caps.stash)?;
-        self.0.write(move |tx| commit(tx, ops)).await
+        // The second step of several, and the sums of a consolidation, may be refused after something was written.
+        let undo = match ops[..] {
+            [StashOp::Consolidate { .. }] | [_, _, ..] => Undo::Itself,
+            [_] | [] => Undo::Everything,
+        };
+        self.0.write(undo, move |tx| commit(tx, ops)).await
     }
 }
 
@@ -226,37 +235,45 @@ fn all_rows(conn: &Connection, collection: i64) -> Result<Vec<RawRow>, Fault> {
     let mut statement = conn.prepare_cached(sql).map_err(native)?;
     let mut rows = statement.query(params![collection]).map_err(native)?;
     let mut out: Vec<RawRow> = Vec::new();
-    let mut copies = Copies::default();
+    let mut memory = BytesMut::new();
     while let Some(row) = rows.next().map_err(native)? {
-        let [key, value] = copies.of([blob(row, 0)?, blob(row, 1)?]);
-        out.push(read_row(row, collection, key, value)?);
+        out.push(pack_row(row, collection, &mut memory)?);
     }
     Ok(out)
 }
 
-/// Copies of many small pieces, which share a few pieces of memory: to allocate one for each would cost more than the
-/// rest of reading them.
-#[derive(Default)]
-struct Copies(BytesMut);
+/// How much memory rows share at most. It stays for as long as any of them is in use.
+const SHARED_LEN_BYTES: usize = 1 << 16;
 
-impl Copies {
-    /// How much memory is shared at most. It stays for as long as any of its pieces is in use.
-    const LEN_BYTES: usize = 1 << 16;
-
-    fn of(&mut self, pair: [&[u8]; 2]) -> [Bytes; 2] {
-        let [first, second] = pair;
-        let len = first.len().saturating_add(second.len());
-        if len > Self::LEN_BYTES / 4 {
-            return pair.map(Bytes::copy_from_slice);
-        }
-        if self.0.capacity() < len {
-            self.0 = BytesMut::with_capacity(Self::LEN_BYTES);
-        }
-        self.0.extend_from_slice(first);
-        self.0.extend_from_slice(second);
-        let mut both = self.0.split().freeze();
-        [both.split_to(first.len()), both]
+/// A row of many, in `memory` that it shares with others: to allocate for each would cost more than the rest of reading
+/// it. It is copied once, as its checksum is taken, so that this is one pass over one piece.
+fn pack_row(row: &Row<'_>, collection: i64, memory: &mut BytesMut) -> Result<RawRow, Fault> {
+    let (key, value) = (blob(row, 0)?, blob(row, 1)?);
+    let (time, diff) = (integer(row, 2)?, integer(row, 3)?);
+    let len_of = |part: &[u8]| u64::try_from(part.len()).unwrap_or(u64::MAX);
+    let len = 5 * size_of::<u64>() + key.len() + value.len();
+    if memory.capacity() < len {
+        *memory = BytesMut::with_capacity(SHARED_LEN_BYTES.max(len));
     }
+    memory.put_i64_le(collection);
+    memory.put_u64_le(len_of(key));
+    memory.put_slice(key);
+    memory.put_u64_le(len_of(value));
+    memory.put_slice(value);
+    memory.put_i64_le(time);
+    memory.put_i64_le(diff);
+    check(crc32c::crc32c(memory), integer(row, 4)?)?;
+    let mut packed = memory.split().freeze();
+    packed.advance(2 * size_of::<u64>());
+    let key = packed.split_to(key.len());
+    packed.advance(size_of::<u64>());
+    packed.truncate(value.len());
+    Ok(RawRow {
+        key,
+        value: packed,
+        time,
+        diff,
+    })
 }
 
 fn rows_of_key(conn: &Connection, collection: i64, key: &[u8]) -> Result<Vec<RawRow>, Fault> {
@@ -279,22 +296,24 @@ fn blob<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], Fault> {
         .map_err(|_other_type| corrupt("a column of bytes holds something else"))
 }
 
-fn read_row(row: &Row<'_>, collection: i64, key: Bytes, value: Bytes) -> Result<RawRow, Fault> {
-    let (time, diff) = (row.get(2).map_err(native)?, row.get(3).map_err(native)?);
-    let crc = row.get(4).map_err(native)?;
-    row_sum(collection, &key, &value, time, diff).check(crc)?;
+fn integer(row: &Row<'_>, at: usize) -> Result<i64, Fault> {
+    let value = row.get_ref(at).map_err(native)?;
+    value
+        .as_i64()
+        .map_err(|_other_type| corrupt("a column of numbers holds something else"))
+}
+
+/// A row whose value is kept in memory of its own.
+fn copy_row(row: &Row<'_>, collection: i64, key: Bytes) -> Result<RawRow, Fault> {
+    let value = Bytes::copy_from_slice(blob(row, 1)?);
+    let (time, diff) = (integer(row, 2)?, integer(row, 3)?);
+    row_sum(collection, &key, &value, time, diff).check(integer(row, 4)?)?;
     Ok(RawRow {
         key,
         value,
         time,
         diff,
     })
-}
-
-/// A row whose value is kept in memory of its own.
-fn copy_row(row: &Row<'_>, collection: i64, key: Bytes) -> Result<RawRow, Fault> {
-    let value = Bytes::copy_from_slice(blob(row, 1)?);
-    read_row(row, collection, key, value)
 }
 
 fn insert(conn: &Connection, collection: i64, number: i64, row: &RawRow) -> Result<(), Fault> {

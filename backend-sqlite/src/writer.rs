@@ -96,9 +96,20 @@ pub(crate) enum Verdict {
     Unknown(Failure),
 }
 
+/// What has to be undone where a call fails, which is a question of when it may.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Undo {
+    /// The call may refuse after it has written. It has a savepoint, for which SQLite copies each page that it changes.
+    Itself,
+    /// It decides before it writes. If it fails after that, then by the medium or by a damaged file, and everybody who
+    /// shares its transaction is told so.
+    Everything,
+}
+
 /// A call on its way to the writer.
 pub(crate) trait Job: Send {
     fn deadline(&self) -> Instant;
+    fn undo(&self) -> Undo;
     /// Runs the call; an error means that what it did has to be undone.
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), ErrorKind>;
     fn finish(self: Box<Self>, verdict: &Verdict);
@@ -107,6 +118,7 @@ pub(crate) trait Job: Send {
 /// A [`Job`] made of a closure and the way back to the caller.
 pub(crate) struct Write<F, R, E> {
     pub(crate) deadline: Instant,
+    pub(crate) undo: Undo,
     pub(crate) work: Option<F>,
     pub(crate) found: Option<Result<R, E>>,
     pub(crate) answer: oneshot::Sender<Result<R, E>>,
@@ -122,6 +134,10 @@ where
 {
     fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    fn undo(&self) -> Undo {
+        self.undo
     }
 
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), ErrorKind> {
@@ -309,19 +325,27 @@ impl Writer {
 
     /// An error means that the whole transaction has to be undone.
     fn run_job(&self, job: &mut dyn Job, tx: &Tx<'_>) -> Result<(), Failure> {
-        let open = self.execute("SAVEPOINT job");
-        open.map_err(|e| Failure::of(&e))?;
+        let step = |sql| self.execute(sql).map_err(|e| Failure::of(&e));
+        let undone = |kind| Failure::new(kind, "the transaction of the call was undone");
+        let by_itself = job.undo() == Undo::Itself;
+        if by_itself {
+            step("SAVEPOINT job")?;
+        }
+        let changes_before = self.conn.total_changes();
         let ran = job.run(tx);
         if self.conn.is_autocommit() {
             // Some failures of the medium make SQLite undo everything by itself.
-            let kind = ran.err().unwrap_or(ErrorKind::Internal);
-            return Err(Failure::new(kind, "the transaction of the call was undone"));
+            return Err(undone(ran.err().unwrap_or(ErrorKind::Internal)));
         }
-        if ran.is_err() {
-            let undone = self.execute("ROLLBACK TO job");
-            undone.map_err(|e| Failure::of(&e))?;
+        match ran {
+            Err(_) if by_itself => step("ROLLBACK TO job")?,
+            Err(kind) if self.conn.total_changes() != changes_before => return Err(undone(kind)),
+            Err(_) | Ok(()) => {}
         }
-        self.execute("RELEASE job").map_err(|e| Failure::of(&e))
+        if by_itself {
+            step("RELEASE job")?;
+        }
+        Ok(())
     }
 
     fn commit(&mut self, mut state: State, version: i64) -> Verdict {

@@ -37,7 +37,7 @@ async fn a_read_at_the_deadline_waits_for_the_extension_on_its_way() {
             wait_go_on.recv().expect("the test goes on");
             Ok::<_, Fault>(later)
         };
-        first.write(extend).await
+        first.write(Undo::Everything, extend).await
     });
     tokio::task::spawn_blocking(move || wait_judged.recv())
         .await

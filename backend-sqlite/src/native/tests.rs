@@ -38,6 +38,41 @@ async fn those_who_wait_share_one_commit() {
 }
 
 #[tokio::test]
+async fn who_fails_takes_along_what_was_agreed() {
+    let cases = [
+        (Undo::Itself, true, true),
+        (Undo::Itself, false, true),
+        (Undo::Everything, true, false),
+        (Undo::Everything, false, true),
+    ];
+    for (undo, writes_first, others_stand) in cases {
+        let (_folder, place) = place().await;
+        let kv = place.kv_client();
+        let blocker = rusqlite::Connection::open(place.config().path()).unwrap();
+        blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let fails = place.write(undo, move |tx| {
+            if writes_first {
+                let sql = "INSERT INTO kv_entries (key, value, crc) VALUES (x'00', x'00', 0)";
+                tx.conn().execute(sql, []).map_err(native)?;
+            }
+            Err::<(), _>(Fault::not_applied(ErrorKind::NoSpace, "no room"))
+        });
+        let free = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            blocker.execute_batch("COMMIT").unwrap();
+        };
+        let (put, failed, ()) = tokio::join!(kv.put("k", "v"), fails, free);
+        let no_room = Some((ErrorKind::NoSpace, Outcome::NotApplied));
+        assert_eq!(failed.err().map(|e| (e.kind(), e.outcome())), no_room);
+        let put = put.err().map(|e| (e.kind(), e.outcome()));
+        assert_eq!(put, no_room.filter(|_| !others_stand));
+        let held = place.held().await.unwrap();
+        assert_eq!(held.kv_entries, u64::from(others_stand));
+        kv.put("later", "v").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_is_dropped_before_its_turn_never_runs() {
     let (_folder, place) = place().await;
     let kv = place.kv_client();
