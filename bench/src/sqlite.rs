@@ -8,6 +8,7 @@ mod by_hand;
 mod peers;
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use larder_sqlite::{SqliteConfig, SqlitePlace, SqliteStash};
@@ -20,11 +21,13 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::harness::{Bench, Contender, Figure, OURS, Ratio, Result, Sample, Unit, Work, median};
-use by_hand::ByHand;
+use by_hand::{ByHand, OnThread};
 use peers::{Fjall, Redb};
 
 const BY_HAND: &str = "rusqlite by hand";
+const ON_THREAD: &str = "rusqlite on a thread of its own";
 const ONE_BY_ONE: &str = "rusqlite, a commit each";
+const IN_ONE: &str = "rusqlite, 64 to a commit";
 const REDB: &str = "redb";
 const FJALL: &str = "fjall";
 
@@ -53,7 +56,12 @@ pub(crate) fn run(bench: &mut Bench) -> Result {
 fn note(bench: &mut Bench) {
     bench.note(
         "By hand: one connection, prepared statements, no checksums, no frontiers, no order in what is read. Each call of \
-         ours goes to a thread that may block on the disk and comes back, which on a busy machine is most of a short one.",
+         ours goes to a thread that may block on the disk and comes back, which is most of a short one: the rows against \
+         a thread of its own show by how much.",
+    );
+    bench.note(
+        "64 to a commit is what sharing commits can come to at best: one caller has all the objects, and nobody waits \
+         for an answer.",
     );
     bench.note(
         "redb commits with Durability::Immediate, one transaction at a time; fjall inserts and persists with SyncData. \
@@ -112,11 +120,12 @@ fn stash_update(bench: &mut Bench, it: &Runtime) -> Result {
     let disk = bench.scratch()?;
     let mut ours = Ours::new(&disk, it)?;
     let hand = ByHand::new(&disk)?;
+    let on_thread = OnThread::new(&disk)?;
     let work = Work::new("stash update of one row", Unit::PerSecond)
         .with_cpu()
         .rounds(21)
         .goal(BY_HAND, 0.9);
-    let (mut n, mut m) = (0, 0);
+    let (mut n, mut m, mut t) = (0, 0, 0);
     let ours = Contender::new(OURS, |_round| {
         Sample::of(count, || {
             it.block_on(async {
@@ -138,7 +147,18 @@ fn stash_update(bench: &mut Bench, it: &Runtime) -> Result {
             Ok(())
         })
     });
-    bench.compare(&work, vec![ours, hand])?;
+    let on_thread = Contender::new(ON_THREAD, |_round| {
+        Sample::of(count, || {
+            it.block_on(async {
+                for _ in 0..count {
+                    t += 1;
+                    on_thread.update(key(t), value(t)).await?;
+                }
+                Ok(())
+            })
+        })
+    });
+    bench.compare(&work, vec![ours, hand, on_thread])?;
     Ok(())
 }
 
@@ -365,6 +385,8 @@ fn kv_get(bench: &mut Bench, it: &Runtime) -> Result {
     redb.put_all(0..count)?;
     let fjall = Fjall::new(&disk)?;
     fjall.put_all(0..count)?;
+    let mut hand = ByHand::new(&disk)?;
+    hand.put_all((0..count).map(|n| (key(n), peers::value(n))))?;
     let four = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .build()?;
@@ -412,6 +434,20 @@ fn kv_get(bench: &mut Bench, it: &Runtime) -> Result {
                 })
             })
         }),
+        Contender::new(BY_HAND, |_round| {
+            let readers = (0..THREADS).map(|_| hand.reader().map(Mutex::new));
+            let readers: Vec<_> = readers.collect::<Result<_>>()?;
+            Sample::of(gets, || {
+                // The numbers are dealt out as they are to threads, so each reader has one thread.
+                at_once(THREADS, 0..gets, |n| {
+                    let reader = readers[n % THREADS]
+                        .lock()
+                        .map_err(|_poison| "a thread panicked")?;
+                    let found = reader.get(&key(scattered(n, count)))?;
+                    expect(found.map_or(0, |it| it.len()), peers::VALUE_LEN)
+                })
+            })
+        }),
     ];
     bench.compare(&work, contenders)?;
     Ok(())
@@ -423,11 +459,12 @@ fn put_non_tombstone(bench: &mut Bench, it: &Runtime) -> Result {
     let disk = bench.scratch()?;
     let ours = Ours::new(&disk, it)?;
     let hand = ByHand::new(&disk)?;
+    let mut in_one = ByHand::new(&disk)?;
     let name = format!("put_non_tombstone of 4 KiB, {CALLERS} concurrent");
     let work = Work::new(name, Unit::PerSecond)
         .with_cpu()
         .goal(ONE_BY_ONE, 10.0);
-    let (mut n, mut m) = (0, 0);
+    let (mut n, mut m, mut o) = (0, 0, 0);
     let ours = Contender::new(OURS, |_round| {
         n += many;
         let ids = n - many..n;
@@ -463,6 +500,14 @@ fn put_non_tombstone(bench: &mut Bench, it: &Runtime) -> Result {
             Ok(())
         })
     });
-    bench.compare(&work, vec![ours, hand])?;
+    let in_one = Contender::new(IN_ONE, |_round| {
+        o += many;
+        let ids: Vec<String> = (o - many..o).map(key).collect();
+        Sample::of(many, || {
+            ids.chunks(CALLERS)
+                .try_for_each(|ids| in_one.put_objects(ids, PAYLOAD))
+        })
+    });
+    bench.compare(&work, vec![ours, hand, in_one])?;
     Ok(())
 }
