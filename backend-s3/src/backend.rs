@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::CompletedPart;
 use bytes::{Bytes, BytesMut};
@@ -25,6 +24,7 @@ use crate::error::Failure;
 use crate::history::History;
 use crate::key::Folder;
 use crate::mark::{Mark, Nonce};
+use crate::sum;
 use crate::upload::{Condition, Upload, len_u64};
 use crate::wire::{Sent, Wire};
 
@@ -81,8 +81,7 @@ impl S3Backend {
     async fn begin(&self, name: &str) -> Result<Option<Begun>, Failure> {
         let mut tries = 0;
         loop {
-            let client = self.wire.client();
-            let request = self.begin_once(client, name).boxed();
+            let request = self.begin_once(name).boxed();
             match self.wire.attempt(0, request).await {
                 Err(failure) if self.wire.is_worth_another(&failure, &mut tries).await => {}
                 result => return result,
@@ -90,8 +89,8 @@ impl S3Backend {
         }
     }
 
-    async fn begin_once(&self, client: Client, name: &str) -> Result<Option<Begun>, Failure> {
-        let mut opened = match self.wire.open_part(client, name, None, None).await? {
+    async fn begin_once(&self, name: &str) -> Result<Option<Begun>, Failure> {
+        let mut opened = match self.wire.open_part(name, None, None).await? {
             Part::Absent => return Ok(None),
             Part::Beyond => return Err(envelope::damaged("an object without a head")),
             Part::There(opened) => opened,
@@ -191,10 +190,9 @@ impl S3Backend {
         let sent = Sent::default();
         let mark = Mark::of(&whole, nonce);
         let put = async {
-            let put = |client| {
+            let put = || {
                 let whole = whole.clone();
-                self.wire
-                    .put(client, name, whole, &mark, &Condition::Always)
+                self.wire.put(name, whole, &mark, &Condition::Always)
             };
             let result = self.wire.commit(len_u64(&whole), &sent, put).await;
             self.ended(name, &mark, &sent, result.map(drop)).await
@@ -325,7 +323,7 @@ impl Parts {
             return Err(Fault::not_applied(ErrorKind::InvalidInput, message));
         }
         self.len = len;
-        self.sum = crc32c::crc32c_append(self.sum, &chunk);
+        self.sum = sum::after(self.sum, &chunk);
         self.push(chunk);
         Ok(())
     }
@@ -379,7 +377,7 @@ impl Payload {
             let payload = bytes.split_to(left.min(bytes.len()));
             self.arrived = bytes;
             self.at += len_u64(&payload);
-            self.sum = crc32c::crc32c_append(self.sum, &payload);
+            self.sum = sum::after(self.sum, &payload);
             return Ok(Some(payload));
         }
         let mut end = BytesMut::new();
@@ -442,11 +440,10 @@ impl Payload {
 
     async fn open_again(&self) -> Result<ByteStream, Failure> {
         let whole = self.end + len_u64(&[0; END_LEN_BYTES]);
-        let client = self.wire.client();
         let range = Some(self.at..whole);
         match self
             .wire
-            .open_part(client, &self.name, range, Some(&self.etag))
+            .open_part(&self.name, range, Some(&self.etag))
             .await?
         {
             Part::There(opened) if opened.range == (self.at..whole) => Ok(opened.body),

@@ -17,7 +17,7 @@ use crate::key::{ID_LEN_BYTES_MAX, KEY_LEN_BYTES_MAX, Names};
 /// The most parts that S3 accepts in an upload.
 pub(crate) const PARTS_MAX: u64 = 10_000;
 
-/// When the SDK adds checksums of its own to requests, and verifies those of answers.
+/// When checksums as S3 knows them are added to requests, and those of answers verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChecksumMode {
@@ -264,7 +264,7 @@ impl S3Config {
         }
     }
 
-    /// When the SDK adds and verifies checksums.
+    /// When checksums as S3 knows them are added and verified.
     #[must_use]
     pub fn with_checksums(self, checksums: ChecksumMode) -> Self {
         Self { checksums, ..self }
@@ -372,6 +372,16 @@ impl S3Config {
 
     pub(crate) fn signs_payloads(&self) -> bool {
         self.payload_signing.unwrap_or_else(|| !self.is_encrypted())
+    }
+
+    /// The endpoint, with the slash at its end that the SDK sets a bucket behind.
+    pub(crate) fn endpoint_url(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_ref()?;
+        Some(format!("{}/", endpoint.trim_end_matches('/')))
+    }
+
+    pub(crate) fn is_path_style(&self) -> bool {
+        self.path_style.unwrap_or(self.endpoint.is_some())
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {

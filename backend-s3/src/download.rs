@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -11,7 +10,9 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::error::Failure;
 use crate::mark::Mark;
-use crate::wire::{Demand, Wire};
+use crate::sum;
+use crate::thin::Request;
+use crate::wire::Wire;
 
 /// The last byte that a server can be asked for: most keep such numbers with a sign.
 const OFFSET_MAX: u64 = i64::MAX.unsigned_abs();
@@ -115,21 +116,20 @@ impl Wire {
     /// Asks for the bytes of `range`, of the version `pin` only where one is given. No range at all is the whole.
     pub(crate) async fn open_part(
         &self,
-        client: Client,
         name: &str,
         range: Option<Range<u64>>,
         pin: Option<&str>,
     ) -> Result<Part, Failure> {
-        let request = client.get_object().bucket(&self.config.bucket).key(name);
-        let header = range.as_ref().map(header_of);
-        let request = request
-            .set_range(header)
-            .set_if_match(pin.map(str::to_owned));
-        let request = request.customize().interceptor(Demand(whole_or_part));
-        let mut output = match Box::pin(request.send()).await {
-            Ok(output) => output,
-            Err(e) => {
-                let failure = Failure::of(e);
+        let mut request = self.config.checksums.asked(Request::of_object("GET", name));
+        if let Some(range) = &range {
+            request = request.header("range", header_of(range));
+        }
+        if let Some(pin) = pin {
+            request = request.header("if-match", pin);
+        }
+        let answer = match self.ask(request).await {
+            Ok(answer) => answer,
+            Err(failure) => {
                 return match failure.status {
                     Some(404) if failure.is("NoSuchKey") => Ok(Part::Absent),
                     Some(416) => Ok(Part::Beyond),
@@ -137,16 +137,16 @@ impl Wire {
                 };
             }
         };
-        let Some(etag) = output.e_tag.take().filter(|etag| !etag.is_empty()) else {
+        whole_or_part(&answer)?;
+        let header = |name| answer.headers().get(name).filter(|text| !text.is_empty());
+        let Some(etag) = header("etag").map(str::to_owned) else {
             return Err(Failure::garbled("an object without an ETag"));
         };
         if pin.is_some_and(|pin| pin.trim_matches('"') != etag.trim_matches('"')) {
             return Err(changed());
         }
-        let len = output
-            .content_length
-            .and_then(|len| u64::try_from(len).ok());
-        let (found, total) = match (&output.content_range, len) {
+        let len = header("content-length").and_then(|len| len.parse().ok());
+        let (found, total) = match (header("content-range"), len) {
             (Some(text), _) => parse_content_range(text)
                 .ok_or_else(|| Failure::garbled("a Content-Range that makes no sense"))?,
             (None, Some(len)) => (0..len, len),
@@ -162,11 +162,11 @@ impl Wire {
             ));
         }
         Ok(Part::There(Opened {
-            mark: Mark::find(output.metadata()),
+            mark: Mark::of_answer(&answer),
             etag,
             range: found,
             total,
-            body: output.body,
+            body: ByteStream::new(self.config.checksums.checked(answer)),
         }))
     }
 
@@ -255,15 +255,13 @@ impl Wire {
     /// Asks for the bytes of `range`, or for what there is where the server says that not even the first byte is.
     async fn open_first(&self, name: &str, range: Range<u64>) -> Result<Part, Failure> {
         let from_start = range.start == 0;
-        let part = self
-            .open_part(self.client(), name, Some(range), None)
-            .await?;
+        let part = self.open_part(name, Some(range), None).await?;
         if !matches!(part, Part::Beyond) || !from_start {
             return Ok(part);
         }
         // That should be an empty object. The refusal says nothing of its checksum, and without that an object that has
         // lost all its bytes would pass for an empty one.
-        match self.open_part(self.client(), name, None, None).await? {
+        match self.open_part(name, None, None).await? {
             Part::Beyond => Err(Failure::garbled(
                 "a whole object that ends before it begins",
             )),
@@ -312,10 +310,9 @@ impl Wire {
         let wanted = at..at + len;
         let mut tries = 0;
         loop {
-            let client = self.client();
             let request = async {
                 match self
-                    .open_part(client, name, Some(wanted.clone()), Some(etag))
+                    .open_part(name, Some(wanted.clone()), Some(etag))
                     .await?
                 {
                     Part::There(opened) if opened.range == wanted => {
@@ -341,20 +338,19 @@ fn changed() -> Failure {
 }
 
 /// An answer to a GET is the whole object, or a part and says which: one that does not would be a short value.
-fn whole_or_part(response: &HttpResponse) -> Result<(), String> {
-    let is_part = response.headers().contains_key("content-range");
-    match response.status().as_u16() {
+fn whole_or_part(answer: &HttpResponse) -> Result<(), Failure> {
+    let is_part = answer.headers().contains_key("content-range");
+    match answer.status().as_u16() {
         200 => Ok(()),
         206 if is_part => Ok(()),
-        206 => Err("a part that does not say which it is".into()),
-        status @ 201..300 => Err(format!("a GET was answered by {status}")),
-        _ => Ok(()),
+        206 => Err(Failure::garbled("a part that does not say which it is")),
+        status => Err(Failure::garbled(format!("a GET was answered by {status}"))),
     }
 }
 
 fn verify(mark: Option<Mark>, value: &[u8]) -> Result<(), Failure> {
     match mark {
-        Some(Mark { sum: Some(sum), .. }) if sum != crc32c::crc32c(value) => {
+        Some(Mark { sum: Some(sum), .. }) if sum != sum::of(value) => {
             Err(Failure::corrupt("the checksum of an object is wrong"))
         }
         // Whoever put it there said nothing of its sum.

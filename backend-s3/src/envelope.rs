@@ -11,6 +11,7 @@ use larder_traits::{Fault, Metadata, Tombstone};
 use crate::error::Failure;
 use crate::history::History;
 use crate::mark::Nonce;
+use crate::sum;
 
 const MAGIC: [u8; 4] = *b"LDRO";
 const VERSION: u8 = 1;
@@ -86,7 +87,7 @@ impl Head {
         bytes.put_slice(&[VERSION, kind, self.history.len(), 0]);
         bytes.put_slice(self.nonce.as_bytes());
         bytes.put_u32_le(len);
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes), &rest);
+        let sum = sum::after(sum::of(&bytes), &rest);
         bytes.put_u32_le(sum);
         bytes.put_slice(&rest);
         Ok(bytes)
@@ -110,7 +111,7 @@ impl Head {
         let Some(rest) = rest.get(..history_len + len) else {
             return Ok(Parsed::Needs(HEAD_LEN_BYTES + history_len + len));
         };
-        if u64::from(crc32c::crc32c_append(crc32c::crc32c(summed), rest)) != number(sum) {
+        if u64::from(sum::after(sum::of(summed), rest)) != number(sum) {
             return Err(damaged("the checksum of a head is wrong"));
         }
         let (history, about) = rest.split_at(history_len);
@@ -147,7 +148,7 @@ pub(crate) fn whole(head: &Head, payload: &[u8]) -> Result<Bytes, Fault> {
     bytes.reserve(payload.len() + END_LEN_BYTES);
     bytes.put_slice(payload);
     let len = u64::try_from(payload.len()).expect("a length in memory fits 64 bits");
-    bytes.put_slice(&end(len, crc32c::crc32c(payload)));
+    bytes.put_slice(&end(len, sum::of(payload)));
     Ok(bytes.freeze())
 }
 
@@ -156,7 +157,7 @@ pub(crate) fn payload(whole: &Bytes, at: usize) -> Result<Bytes, Failure> {
     let len = payload_len(whole.len(), at)?;
     let payload = whole.slice(at..at + len);
     let len = u64::try_from(len).expect("a length in memory fits 64 bits");
-    if whole[whole.len() - END_LEN_BYTES..] != end(len, crc32c::crc32c(&payload)) {
+    if whole[whole.len() - END_LEN_BYTES..] != end(len, sum::of(&payload)) {
         return Err(damaged("the checksum of a payload is wrong"));
     }
     Ok(payload)
@@ -240,11 +241,11 @@ mod tests {
         let mut pinned = b"LDRO\x01\x00\x02\x00".to_vec();
         pinned.extend([7; 24]);
         pinned.extend([0; 4]);
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&pinned), &[9; 16]);
+        let sum = sum::after(sum::of(&pinned), &[9; 16]);
         pinned.extend(sum.to_le_bytes());
         pinned.extend([9; 16]);
         pinned.extend(b"jam\x03\0\0\0\0\0\0\0");
-        pinned.extend(crc32c::crc32c(b"jam").to_le_bytes());
+        pinned.extend(sum::of(b"jam").to_le_bytes());
         assert_eq!(bytes, pinned);
     }
 

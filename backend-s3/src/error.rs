@@ -7,6 +7,7 @@ use std::fmt;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::result::ConnectorError;
 use larder_traits::{ErrorKind, Fault};
 
 /// The code for a condition that did not hold.
@@ -32,6 +33,20 @@ struct Meaning {
     kind: ErrorKind,
     harmless: bool,
     again: bool,
+}
+
+impl Meaning {
+    /// A failure without an answer that means this.
+    fn because(self, detail: String) -> Failure {
+        Failure {
+            kind: self.kind,
+            harmless: self.harmless,
+            again: self.again,
+            code: None,
+            status: None,
+            detail,
+        }
+    }
 }
 
 const fn refused(kind: ErrorKind) -> Meaning {
@@ -64,7 +79,7 @@ impl Failure {
     {
         let status = e.raw_response().map(|raw| raw.status().as_u16());
         let code = e.code().map(str::to_owned);
-        let meaning = match &e {
+        let meant = match &e {
             SdkError::ConstructionFailure(_) => {
                 of_credentials(&e).unwrap_or(refused(ErrorKind::Internal))
             }
@@ -76,25 +91,42 @@ impl Failure {
             },
         };
         Self {
-            kind: meaning.kind,
-            harmless: meaning.harmless,
-            again: meaning.again,
             code,
             status,
-            detail: chain(&e),
+            ..meant.because(chain(&e))
+        }
+    }
+
+    /// A request that could not be made, whatever the server is like.
+    pub(crate) fn of_request(e: &(dyn Error + 'static)) -> Self {
+        refused(ErrorKind::Internal).because(chain(e))
+    }
+
+    /// There were no credentials to sign with.
+    pub(crate) fn of_credentials(e: &CredentialsError) -> Self {
+        let meant = of_credentials(e).unwrap_or(refused(ErrorKind::Internal));
+        meant.because(chain(e))
+    }
+
+    /// A connection that broke off before there was an answer, or never came about.
+    pub(crate) fn of_connection(e: &ConnectorError) -> Self {
+        let meant = if never_connected(e) { BUSY } else { DOUBTFUL };
+        meant.because(chain(e))
+    }
+
+    /// An answer with a status that is none of success.
+    pub(crate) fn of_answer(status: u16, code: Option<String>, detail: String) -> Self {
+        let meant = meaning(status, code.as_deref());
+        Self {
+            code,
+            status: Some(status),
+            ..meant.because(detail)
         }
     }
 
     /// An answer that is none, or not the one that was asked for.
     pub(crate) fn garbled(detail: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Unavailable,
-            harmless: false,
-            again: true,
-            code: None,
-            status: None,
-            detail: detail.into(),
-        }
+        DOUBTFUL.because(detail.into())
     }
 
     /// The object is no longer the version that was asked for. Nothing is wrong with the one that it is now.

@@ -180,10 +180,7 @@ impl S3HighVolume {
         loop {
             // Commit point: past this line a failure may still have taken effect.
             sent.set(true);
-            let client = self.wire.client();
-            let put = self
-                .wire
-                .put(client, name, whole.clone(), &mark, &row.unchanged);
+            let put = self.wire.put(name, whole.clone(), &mark, &row.unchanged);
             let failure = match self.wire.attempt(len, put).await {
                 Ok(_) => return Ok(Swapped::Done),
                 Err(failure) => failure,

@@ -8,7 +8,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_s3::Client;
 use bytes::Bytes;
 use larder_traits::{ErrorKind, ExpirationPolicy, Fault, Metadata};
 
@@ -118,7 +117,7 @@ impl Wire {
     async fn move_to(&self, name: &str, to: Moved, condition: &Condition) -> Result<(), Failure> {
         let value = Bytes::from(to.encode());
         let mark = Mark::of(&value, self.nonces.next());
-        let put = |client: Client| self.put(client, name, value.clone(), &mark, condition);
+        let put = || self.put(name, value.clone(), &mark, condition);
         self.repeat(0, put).await.map(drop)
     }
 }

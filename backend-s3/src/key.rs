@@ -125,6 +125,14 @@ impl Names {
     pub(crate) fn blob_key(&self, name: &str) -> Option<String> {
         let escaped = name.strip_prefix(&self.prefix)?;
         let escaped = escaped.strip_prefix(Folder::Blobs.name())?;
+        let is_sound = |segment: &[u8]| {
+            !matches!(segment, b"" | b"." | b"..") && segment.iter().all(|byte| is_plain(*byte))
+        };
+        // Nearly every key is written as it is.
+        let mut segments = escaped.as_bytes().split(|byte| *byte == b'/');
+        if escaped.len() <= KEY_LEN_BYTES_MAX && segments.all(is_sound) {
+            return Some(escaped.to_owned());
+        }
         let key = unescape(escaped)?;
         (self.blob(&key).ok()? == name).then_some(key)
     }

@@ -1,9 +1,9 @@
 //! `BlobMulti`, `Backend` and, where the store has conditional writes, `HighVolumeBackend` on any S3: for an application
 //! whose data outlives its machines.
 //!
-//! A place is a prefix of a bucket. Requests are made with Amazon's SDK, tuned for stores other than Amazon's; what it
-//! cannot know is decided here: which requests may be made twice, how long one may take, and whether what arrived is
-//! what was stored.
+//! A place is a prefix of a bucket. Requests are made with the parts of Amazon's SDK, or with all of it, tuned for stores
+//! other than Amazon's; what it cannot know is decided here: which requests may be made twice, how long one may take,
+//! and whether what arrived is what was stored.
 //!
 //! ```no_run
 //! use std::time::{Duration, Instant};
@@ -34,12 +34,17 @@ mod high_volume;
 mod history;
 mod idle;
 mod key;
+mod keys;
 mod listing;
 mod mark;
 mod native;
 mod probe;
+mod sign;
+mod sum;
+mod thin;
 mod upload;
 mod wire;
+mod xml;
 
 pub use backend::S3Backend;
 pub use blob_multi::S3Blob;

@@ -3,17 +3,20 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
 use crate::error::Failure;
+use crate::thin::{Request, read_body};
 use crate::wire::Wire;
+use crate::xml;
 
 /// How many pages without an object may follow each other before nobody believes any more that there is an end.
 const EMPTY_PAGES_MAX: u32 = 1_000;
+
+/// More than a page can need of a thousand names in which each byte is escaped.
+const PAGE_LEN_BYTES_MAX: usize = 16 << 20;
 
 /// One object of a listing.
 pub(crate) struct Listed {
@@ -86,16 +89,20 @@ impl Wire {
         token: Option<String>,
         keys_max: i32,
     ) -> Result<Page, Failure> {
-        let list = |client: Client| {
-            let request = client
-                .list_objects_v2()
-                .bucket(&self.config.bucket)
-                .prefix(prefix)
-                .encoding_type(EncodingType::Url)
-                .max_keys(keys_max)
-                .set_continuation_token(token.clone());
-            let token = token.as_deref();
-            async move { page_of(Box::pin(request.send()).await.map_err(Failure::of)?, token) }
+        let keys_max = keys_max.to_string();
+        let mut query = vec![
+            ("list-type", "2"),
+            ("encoding-type", "url"),
+            ("max-keys", &keys_max),
+            ("prefix", prefix),
+        ];
+        let token = token.as_deref();
+        query.extend(token.map(|token| ("continuation-token", token)));
+        let query = query.as_slice();
+        let list = || async move {
+            let answer = self.ask(Request::of_bucket(query)).await?;
+            let page = read_body(answer.into_body(), PAGE_LEN_BYTES_MAX).await?;
+            page_of(&page, token)
         };
         self.repeat(0, list).await
     }
@@ -108,8 +115,9 @@ impl Wire {
         let (mut swept, mut key_marker, mut id_marker) = (0, None::<String>, None::<String>);
         let mut passed = HashSet::new();
         loop {
-            let list = |client: Client| {
-                let request = client
+            let list = || {
+                let request = self
+                    .sdk()
                     .list_multipart_uploads()
                     .bucket(&self.config.bucket)
                     .prefix(prefix)
@@ -172,34 +180,42 @@ fn garbled(why: &str) -> Failure {
     Failure::garbled(format!("a page of a listing {why}"))
 }
 
-/// What a page says, where it hangs together: a truncated one may still be XML to a lenient reader.
-fn page_of(output: ListObjectsV2Output, token: Option<&str>) -> Result<Page, Failure> {
-    let count = output
-        .key_count
-        .and_then(|count| usize::try_from(count).ok())
-        .ok_or_else(|| garbled("without a count"))?;
-    let truncated = output
-        .is_truncated
-        .ok_or_else(|| garbled("that does not say whether it is the last"))?;
-    let contents = output.contents.unwrap_or_default();
-    if contents.len() != count {
+/// A name as it is; `None` where it is no text, and so none of ours, but somebody else's.
+fn decoded(text: &str) -> Option<String> {
+    let mut name = Vec::with_capacity(text.len());
+    name.extend(percent_decode_str(text));
+    String::from_utf8(name).ok()
+}
+
+/// What a page says, where it hangs together.
+fn page_of(document: &[u8], token: Option<&str>) -> Result<Page, Failure> {
+    let (mut found, mut listed) = (Vec::new(), 0);
+    let (mut name, mut len) = (None, None);
+    let (mut count, mut truncated, mut next) = (None, None, None);
+    xml::read(document, "ListBucketResult", |depth, element, text| {
+        match (depth, element) {
+            (2, "Key") => name = Some(decoded(text)),
+            (2, "Size") => len = text.parse().ok(),
+            (1, "Contents") => {
+                listed += 1;
+                let name = name.take().ok_or("without a key")?;
+                let len_bytes = len.take().ok_or("without a length")?;
+                found.extend(name.map(|name| Listed { name, len_bytes }));
+            }
+            (1, "KeyCount") => count = text.parse().ok(),
+            (1, "IsTruncated") => truncated = text.parse().ok(),
+            (1, "NextContinuationToken") => next = Some(text.to_owned()),
+            _ => {}
+        }
+        Ok(())
+    })
+    .map_err(|why| garbled(&why))?;
+    let truncated: bool =
+        truncated.ok_or_else(|| garbled("that does not say whether it is the last"))?;
+    if count != Some(listed) {
         return Err(garbled("with another number of keys than it says"));
     }
-    let mut found = Vec::with_capacity(count);
-    for object in contents {
-        let key = object.key.ok_or_else(|| garbled("without a key"))?;
-        let len = object.size.and_then(|size| u64::try_from(size).ok());
-        let len_bytes = len.ok_or_else(|| garbled("without a length"))?;
-        // All names of ours are text, so what is none is somebody else's.
-        if let Ok(name) = percent_decode_str(&key).decode_utf8() {
-            let name = name.into_owned();
-            found.push(Listed { name, len_bytes });
-        }
-    }
-    let next = output
-        .next_continuation_token
-        .filter(|next| !next.is_empty());
-    match (truncated, next) {
+    match (truncated, next.filter(|next| !next.is_empty())) {
         (false, _) => Ok(Page { found, next: None }),
         (true, None) => Err(garbled("that goes on nowhere")),
         (true, Some(next)) if Some(next.as_str()) == token => {

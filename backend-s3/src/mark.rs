@@ -3,14 +3,18 @@
 //! The checksum is what makes a truncated or a mixed-up answer an error, whatever the lengths in its headers say. The
 //! number is how a write whose answer was lost recognises itself.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The name of the metadata entry, `x-amz-meta-larder` on the wire.
-const ENTRY: &str = "larder";
+use aws_sdk_s3::config::http::HttpResponse;
+
+use crate::sum;
+
+/// The name of the metadata entry, and of the header that it is on the wire.
+pub(crate) const ENTRY: &str = "larder";
+pub(crate) const HEADER: &str = "x-amz-meta-larder";
 
 /// The number of one write: 16 random bytes of the place that was opened, and a count.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,7 +111,7 @@ pub(crate) struct Mark {
 impl Mark {
     pub(crate) fn of(value: &[u8], nonce: Nonce) -> Self {
         Self {
-            sum: Some(crc32c::crc32c(value)),
+            sum: Some(sum::of(value)),
             nonce,
         }
     }
@@ -117,16 +121,20 @@ impl Mark {
         Self { sum: None, nonce }
     }
 
-    /// The metadata entry that says so.
-    pub(crate) fn entry(&self) -> (String, String) {
+    /// The metadata that says so.
+    pub(crate) fn text(&self) -> String {
         let sum = self.sum.map(|sum| format!("{sum:08x}"));
-        let text = format!("1-{}-{}", sum.unwrap_or_default(), self.nonce);
-        (ENTRY.into(), text)
+        format!("1-{}-{}", sum.unwrap_or_default(), self.nonce)
     }
 
-    /// The mark among the metadata of an object; `None` for what somebody else has put there.
-    pub(crate) fn find(metadata: Option<&HashMap<String, String>>) -> Option<Self> {
-        let text = metadata?.get(ENTRY)?.strip_prefix("1-")?;
+    /// The mark of the object that an answer is about.
+    pub(crate) fn of_answer(answer: &HttpResponse) -> Option<Self> {
+        Self::parse(answer.headers().get(HEADER)?)
+    }
+
+    /// The mark that metadata says; `None` for what somebody else has put there.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix("1-")?;
         let (sum, nonce) = text.split_once('-')?;
         let sum = match sum {
             "" => None,
@@ -150,8 +158,7 @@ mod tests {
             Mark::of(b"plum", nonces.next()),
             Mark::of_stream(nonces.next()),
         ] {
-            let found = Mark::find(Some(&HashMap::from([mark.entry()])));
-            assert_eq!(found, Some(mark));
+            assert_eq!(Mark::parse(&mark.text()), Some(mark));
         }
         for text in [
             "",
@@ -161,10 +168,8 @@ mod tests {
             "1-zz-00",
             "1-00000000-é",
         ] {
-            let metadata = HashMap::from([(ENTRY.to_owned(), text.to_owned())]);
-            assert_eq!(Mark::find(Some(&metadata)), None, "{text}");
+            assert_eq!(Mark::parse(text), None, "{text}");
         }
-        assert_eq!(Mark::find(None), None);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Whether the store keeps the conditions of writes. Some accept them and overwrite all the same, so nothing that a
 //! server says of itself is believed: it is tried.
 
-use aws_sdk_s3::Client;
 use bytes::Bytes;
 
 use crate::error::Failure;
@@ -77,7 +76,7 @@ impl Wire {
         // Its content is its number, so that no two have the same ETag.
         let value = Bytes::from(nonce.to_string());
         let mark = Mark::of(&value, nonce);
-        let put = |client: Client| self.put(client, name, value.clone(), &mark, &condition);
+        let put = || self.put(name, value.clone(), &mark, &condition);
         match self.commit(0, &Sent::default(), put).await {
             Ok(etag) => Ok(Tried::Done(etag)),
             Err(failure) if failure.is_unmet() => Ok(Tried::Unmet),

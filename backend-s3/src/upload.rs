@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_smithy_types::base64;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use larder_traits::Fault;
 
+use crate::config::ChecksumMode;
 use crate::error::Failure;
-use crate::mark::Mark;
-use crate::wire::{Demand, Sent, Wire};
+use crate::mark::{self, Mark};
+use crate::thin::{Request, skip_body};
+use crate::wire::{Sent, Wire};
 
 /// When a write may take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Wire {
         let mark = Mark::of(&value, self.nonces.next());
         let len = len_u64(&value);
         let result = if len <= self.config.part_len_bytes {
-            let put = |client| self.put(client, name, value.clone(), &mark, &Condition::Always);
+            let put = || self.put(name, value.clone(), &mark, &Condition::Always);
             self.commit(len, sent, put).await.map(drop)
         } else {
             self.store_in_parts(name, value, &mark, sent).await
@@ -55,35 +56,32 @@ impl Wire {
     /// One PUT; the ETag of what it made.
     pub(crate) async fn put(
         &self,
-        client: Client,
         name: &str,
         value: Bytes,
         mark: &Mark,
         condition: &Condition,
     ) -> Result<String, Failure> {
-        let (entry, text) = mark.entry();
-        let request = client
-            .put_object()
-            .bucket(&self.config.bucket)
-            .key(name)
-            .metadata(entry, text)
-            .body(ByteStream::from(value));
-        let request = match condition {
-            Condition::Always => request,
-            Condition::Absent => request.if_none_match("*"),
-            Condition::Is(etag) => request.if_match(self.as_condition(etag)),
-        };
-        let result = if self.config.signs_payloads() {
-            Box::pin(request.send()).await
-        } else {
-            Box::pin(request.customize().disable_payload_signing().send()).await
-        };
+        let mut request = Request::of_object("PUT", name)
+            .header("content-type", "application/octet-stream")
+            .header(mark::HEADER, mark.text())
+            .body(value);
+        match condition {
+            Condition::Always => {}
+            Condition::Absent => request = request.header("if-none-match", "*"),
+            Condition::Is(etag) => request = request.header("if-match", self.as_condition(etag)),
+        }
+        if let (ChecksumMode::WhenSupported, Some(sum)) = (self.config.checksums, mark.sum) {
+            let sum = base64::encode(sum.to_be_bytes());
+            request = request.header("x-amz-checksum-crc32c", sum);
+        }
+        let answer = self.ask(request).await?;
+        let etag = answer.headers().get("etag").unwrap_or_default().to_owned();
+        skip_body(answer).await?;
         // An answer of 200 with an error in it has no ETag.
-        result
-            .map_err(Failure::of)?
-            .e_tag
-            .filter(|etag| !etag.is_empty())
-            .ok_or_else(|| Failure::garbled("a PUT was answered without an ETag"))
+        if etag.is_empty() {
+            return Err(Failure::garbled("a PUT was answered without an ETag"));
+        }
+        Ok(etag)
     }
 
     async fn store_in_parts(
@@ -113,24 +111,27 @@ impl Wire {
     /// Whether the object is what the write of this mark made of it. `false` says nothing: it may have been replaced,
     /// or still be on its way.
     pub(crate) async fn is_there(&self, name: &str, mark: &Mark) -> bool {
-        let head = |client: Client| async move {
-            let request = client.head_object().bucket(&self.config.bucket).key(name);
-            let output = Box::pin(request.send()).await.map_err(Failure::of)?;
-            Ok(Mark::find(output.metadata()))
+        let head = || async {
+            let answer = self.ask(Request::of_object("HEAD", name)).await?;
+            Ok(Mark::of_answer(&answer))
         };
         matches!(self.repeat(0, head).await, Ok(Some(found)) if found == *mark)
     }
 
     /// Removes the object `name`, whether it is there or not.
     pub(crate) async fn remove(&self, name: &str, sent: &Sent) -> Result<(), Fault> {
-        let delete = |client: Client| async move {
-            let request = client.delete_object().bucket(&self.config.bucket).key(name);
-            match Box::pin(request.customize().interceptor(Demand(no_content)).send()).await {
-                Ok(_) => Ok(()),
-                Err(e) => match Failure::of(e) {
-                    failure if failure.is("NoSuchKey") => Ok(()),
-                    failure => Err(failure),
-                },
+        let delete = || async {
+            match self.ask(Request::of_object("DELETE", name)).await {
+                // An error under the status 200 would look like a success.
+                Ok(answer) if answer.status().as_u16() != 204 => {
+                    let status = answer.status();
+                    Err(Failure::garbled(format!(
+                        "a DELETE was answered by {status}"
+                    )))
+                }
+                Ok(answer) => skip_body(answer).await,
+                Err(failure) if failure.is("NoSuchKey") => Ok(()),
+                Err(failure) => Err(failure),
             }
         };
         // Absence afterwards proves nothing: this very request may still be on its way.
@@ -159,13 +160,13 @@ pub(crate) struct Upload {
 
 impl Upload {
     pub(crate) async fn begin(wire: &Arc<Wire>, name: &str, mark: &Mark) -> Result<Self, Failure> {
-        let begin = |client: Client| async move {
-            let (entry, text) = mark.entry();
-            let request = client
+        let begin = || async {
+            let request = wire
+                .sdk()
                 .create_multipart_upload()
                 .bucket(&wire.config.bucket)
                 .key(name)
-                .metadata(entry, text);
+                .metadata(mark::ENTRY, mark.text());
             let output = Box::pin(request.send()).await.map_err(Failure::of)?;
             let id = output.upload_id.filter(|id| !id.is_empty());
             id.ok_or_else(|| Failure::garbled("an upload without an id"))
@@ -182,10 +183,12 @@ impl Upload {
     /// Uploads one part. Nobody sees it, so it is repeated whatever went wrong.
     pub(crate) async fn part(&self, number: i32, part: Bytes) -> Result<CompletedPart, Failure> {
         let len = len_u64(&part);
-        let put = |client: Client| {
+        let put = || {
             let part = part.clone();
             async move {
-                let request = client
+                let request = self
+                    .wire
+                    .sdk()
                     .upload_part()
                     .bucket(&self.wire.config.bucket)
                     .key(&self.name)
@@ -221,10 +224,12 @@ impl Upload {
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
             .build();
-        let complete = |client: Client| {
+        let complete = || {
             let parts = parts.clone();
             async move {
-                let request = client
+                let request = this
+                    .wire
+                    .sdk()
                     .complete_multipart_upload()
                     .bucket(&this.wire.config.bucket)
                     .key(&this.name)
@@ -266,8 +271,9 @@ impl Drop for Upload {
 impl Wire {
     /// Gives up an upload; what cannot be given up now is left to a sweep.
     pub(crate) async fn abort(&self, name: &str, id: &str) -> bool {
-        let abort = |client: Client| async move {
-            let request = client
+        let abort = || async {
+            let request = self
+                .sdk()
                 .abort_multipart_upload()
                 .bucket(&self.config.bucket)
                 .key(name)
@@ -282,15 +288,6 @@ impl Wire {
         };
         self.repeat(0, abort).await.is_ok()
     }
-}
-
-/// A DELETE is answered by 204. An error under the status 200 would look like a success.
-fn no_content(response: &HttpResponse) -> Result<(), String> {
-    let status = response.status().as_u16();
-    if (200..300).contains(&status) && status != 204 {
-        return Err(format!("a DELETE was answered by {status}"));
-    }
-    Ok(())
 }
 
 pub(crate) fn len_u64(bytes: &[u8]) -> u64 {

@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Builder, ConfigBag, Intercept, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-    RuntimeComponents, StalledStreamProtectionConfig,
+    Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::error::BoxError;
-use aws_smithy_http_client::tls;
+use aws_smithy_http_client::{Connector, tls};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnectorSettings, SharedHttpConnector, http_client_fn,
+};
 use larder_traits::Fault;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout, timeout_at};
@@ -29,6 +30,7 @@ use crate::error::{Failure, timed_out, timed_out_on_the_way};
 use crate::key::Names;
 use crate::mark::Nonces;
 use crate::probe::Conditions;
+use crate::thin::{Request, Thin};
 
 /// The first pause between two requests of one step, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -58,7 +60,8 @@ pub(crate) struct Wire {
     pub(crate) nonces: Nonces,
     /// How the store takes conditions of writes, if it does; found out when the place is opened.
     conditions: OnceLock<Conditions>,
-    client: RwLock<Client>,
+    link: RwLock<Link>,
+    thin: Thin,
     /// Requests without an answer since the last one with any.
     silent: AtomicU32,
     calls: Semaphore,
@@ -66,11 +69,19 @@ pub(crate) struct Wire {
     tasks: watch::Sender<usize>,
 }
 
+/// Connections, and the SDK on top of them.
+#[derive(Clone)]
+struct Link {
+    http: SharedHttpConnector,
+    sdk: Client,
+}
+
 impl Wire {
     pub(crate) fn new(config: S3Config) -> Result<Self, Fault> {
         let names = config.check()?;
         Ok(Self {
-            client: RwLock::new(client(&config)),
+            link: RwLock::new(Link::new(&config)),
+            thin: Thin::new(&config)?,
             names,
             nonces: Nonces::new(),
             conditions: OnceLock::new(),
@@ -81,11 +92,20 @@ impl Wire {
         })
     }
 
-    pub(crate) fn client(&self) -> Client {
-        self.client
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn link(&self) -> Link {
+        let link = self.link.read().unwrap_or_else(PoisonError::into_inner);
+        link.clone()
+    }
+
+    /// The SDK, for what is not asked for often.
+    pub(crate) fn sdk(&self) -> Client {
+        self.link().sdk
+    }
+
+    /// Makes a request without the SDK, and returns the answer if it is one of success.
+    pub(crate) async fn ask(&self, request: Request) -> Result<HttpResponse, Failure> {
+        let http = self.link().http;
+        self.thin.ask(&http, request).await
     }
 
     pub(crate) fn found_conditions(&self, found: Conditions) {
@@ -139,8 +159,8 @@ impl Wire {
         }
         if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_MAX {
             self.silent.store(0, Ordering::Relaxed);
-            let fresh = client(&self.config);
-            *self.client.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            let fresh = Link::new(&self.config);
+            *self.link.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
         Err(Failure::silent())
     }
@@ -149,14 +169,14 @@ impl Wire {
     pub(crate) async fn repeat<T, F>(
         &self,
         len_bytes: u64,
-        request: impl Fn(Client) -> F + Send,
+        request: impl Fn() -> F + Send,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
         let mut tries = 0;
         loop {
-            let result = self.attempt(len_bytes, request(self.client())).await;
+            let result = self.attempt(len_bytes, request()).await;
             match result {
                 Err(failure) if self.is_worth_another(&failure, &mut tries).await => {}
                 result => return result,
@@ -170,7 +190,7 @@ impl Wire {
         &self,
         len_bytes: u64,
         sent: &Sent,
-        request: impl Fn(Client) -> F + Send,
+        request: impl Fn() -> F + Send,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>> + Send,
@@ -179,7 +199,7 @@ impl Wire {
         loop {
             // Commit point: past this line a failure may still have taken effect.
             sent.set(true);
-            let result = self.attempt(len_bytes, request(self.client())).await;
+            let result = self.attempt(len_bytes, request()).await;
             match result {
                 Err(failure) if failure.harmless => {
                     sent.set(false);
@@ -242,16 +262,30 @@ impl fmt::Debug for Wire {
     }
 }
 
-/// A client with connections of its own.
-fn client(config: &S3Config) -> Client {
-    let http = aws_smithy_http_client::Builder::new().pool_idle_timeout(config.pool_idle_timeout);
-    let http = if config.is_encrypted() {
+impl Link {
+    fn new(config: &S3Config) -> Self {
+        let http = connector(config);
+        let sdk = sdk(config, http.clone());
+        Self { http, sdk }
+    }
+}
+
+/// Connections of its own.
+fn connector(config: &S3Config) -> SharedHttpConnector {
+    let settings = HttpConnectorSettings::builder().connect_timeout(config.connect_timeout);
+    let builder = Connector::builder()
+        .connector_settings(settings.build())
+        .pool_idle_timeout(config.pool_idle_timeout);
+    SharedHttpConnector::new(if config.is_encrypted() {
         let ring = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
-        http.tls_provider(ring).build_https()
+        builder.tls_provider(ring).build()
     } else {
-        http.build_http()
-    };
-    let connect = TimeoutConfig::builder().connect_timeout(config.connect_timeout);
+        builder.build_http()
+    })
+}
+
+/// The SDK on these connections.
+fn sdk(config: &S3Config, http: SharedHttpConnector) -> Client {
     let (requests, responses) = match config.checksums {
         ChecksumMode::WhenRequired => (
             RequestChecksumCalculation::WhenRequired,
@@ -264,38 +298,19 @@ fn client(config: &S3Config) -> Client {
     };
     let mut builder = Builder::new()
         .behavior_version_latest()
-        .http_client(http)
+        .http_client(http_client_fn(move |_, _| http.clone()))
         .region(Region::new(config.region.clone()))
         .retry_config(RetryConfig::disabled())
-        .timeout_config(connect.build())
+        .timeout_config(TimeoutConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .request_checksum_calculation(requests)
         .response_checksum_validation(responses)
-        .force_path_style(config.path_style.unwrap_or(config.endpoint.is_some()))
+        .force_path_style(config.is_path_style())
         .disable_s3_express_session_auth(true);
-    builder.set_endpoint_url(config.endpoint.clone());
+    builder.set_endpoint_url(config.endpoint_url());
     builder = match &config.credentials {
         Some(credentials) => builder.credentials_provider(credentials.clone()),
         None => builder.allow_no_auth(),
     };
     Client::from_conf(builder.build())
-}
-
-/// What an answer has to be before the SDK reads it, which takes every status of success for the one that it expects.
-#[derive(Debug)]
-pub(crate) struct Demand(pub(crate) fn(&HttpResponse) -> Result<(), String>);
-
-impl Intercept for Demand {
-    fn name(&self) -> &'static str {
-        "Demand"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        Ok((self.0)(context.response())?)
-    }
 }
