@@ -2,8 +2,9 @@
 //!
 //! The zoo holds what somebody thought of. This takes a sample of what nobody did.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -18,9 +19,52 @@ const SEED: &str = "larder 20261121";
 /// What a backend prints about itself is no behaviour.
 const NOT_BEHAVIOUR: &[&str] = &["impl Debug for", "impl fmt::Debug for", "impl Display for"];
 
+/// Survivors that were looked at and change nothing that a caller could see.
+const EQUIVALENT: &str = "conformance/equivalent-changes.toml";
+
+/// How many times longer than the unchanged backend a changed one may take before it is given up, and counts as killed.
+const PATIENCE: &str = "5";
+
+/// A changed line, as cargo-mutants lists it.
 #[derive(Debug, Deserialize)]
-struct Candidate {
+struct Listed {
     name: String,
+    file: String,
+    span: Span,
+}
+
+#[derive(Debug, Deserialize)]
+struct Span {
+    start: Position,
+}
+
+#[derive(Debug, Deserialize)]
+struct Position {
+    line: usize,
+    column: usize,
+}
+
+/// What a change is called for as long as its line is the same, wherever in the file that is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Change {
+    file: String,
+    change: String,
+    line: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Equivalents {
+    equivalent: Vec<Equivalent>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Equivalent {
+    file: String,
+    change: String,
+    line: String,
+    why: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,20 +80,23 @@ struct Outcome {
 
 pub(super) fn run(package: &str) -> Result {
     let candidates = list(package)?;
+    let equivalents = equivalents(&candidates)?;
     let chosen = sample(&candidates);
     answer(&format!(
-        "{} of {} mutants of {package}, with the suite as the only test",
+        "{} of {} changes of {package}, with the suite as the only test",
         chosen.len(),
         candidates.len()
     ));
-    let folder = root().join("target").join("larder").join("source-mutants");
-    let folder = folder.join(package);
+    let all = root().join("target").join("larder").join("source-mutants");
+    let folder = all.join(package);
     // What an earlier run left must not be taken for this one's.
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let config = folder.join("mutants.toml");
     fs::write(&config, only(&chosen)).map_err(|e| format!("{}: {e}", config.display()))?;
     let (config, output) = (config.display().to_string(), folder.display().to_string());
+    // The copy is another one each time. What it builds of others' code stays.
+    let built = all.join("target").display().to_string();
     let arguments = [
         "mutants",
         "--package",
@@ -58,37 +105,100 @@ pub(super) fn run(package: &str) -> Result {
         &config,
         "--output",
         &output,
-        "--timeout",
-        "150",
+        "--jobs",
+        "1",
+        "--timeout-multiplier",
+        PATIENCE,
         "--",
         "--test",
         "conformance",
     ];
+    let env = [("LARDER_PROFILE", "quick"), ("CARGO_TARGET_DIR", &built)];
     // Survivors make it fail, and they are told below.
-    let (_, _) = cargo::lines(&arguments, &[("LARDER_PROFILE", "quick")], false)?;
-    report(&folder.join("mutants.out").join("outcomes.json"))
+    let (_, _) = cargo::lines(&arguments, &env, false)?;
+    let outcomes = folder.join("mutants.out").join("outcomes.json");
+    report(&outcomes, &candidates, &equivalents)
 }
 
-/// All that cargo-mutants can think of, but for changes that no contract is about.
-fn list(package: &str) -> std::result::Result<Vec<String>, String> {
+/// All that cargo-mutants can think of, but for changes that no contract is about: its name for each, and ours.
+fn list(package: &str) -> std::result::Result<BTreeMap<String, Change>, String> {
     let arguments = ["mutants", "--list", "--json", "--package", package];
     let (lines, success) = cargo::lines(&arguments, &[], true)?;
     if !success {
         return Err("cargo mutants cannot list: `cargo install cargo-mutants --locked`".into());
     }
-    let all: Vec<Candidate> = serde_json::from_str(&lines.concat())
+    let mut all: Vec<Listed> = serde_json::from_str(&lines.concat())
         .map_err(|e| format!("the list of mutants does not read: {e}"))?;
-    let names = all.into_iter().map(|candidate| candidate.name);
-    Ok(names
-        .filter(|name| !NOT_BEHAVIOUR.iter().any(|it| name.contains(it)))
-        .collect())
+    all.retain(|listed| !NOT_BEHAVIOUR.iter().any(|it| listed.name.contains(it)));
+    let mut sources = BTreeMap::new();
+    let mut changes = BTreeMap::new();
+    for listed in all {
+        if !sources.contains_key(&listed.file) {
+            let source = fs::read_to_string(root().join(&listed.file))
+                .map_err(|e| format!("{}: {e}", listed.file))?;
+            sources.insert(listed.file.clone(), source);
+        }
+        let change = Change::of(&listed, &sources[&listed.file]);
+        changes.insert(listed.name, change);
+    }
+    Ok(changes)
 }
 
-/// A sample that follows from the seed and from the names alone.
-fn sample(names: &[String]) -> Vec<&str> {
-    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
-    names.sort_unstable_by_key(|name| hash(&format!("{SEED} {name}")));
-    names.truncate(SAMPLE);
+impl Change {
+    fn of(listed: &Listed, source: &str) -> Self {
+        let Position { line, column } = listed.span.start;
+        let place = format!("{}:{line}:{column}: ", listed.file);
+        let change = listed.name.strip_prefix(&place).unwrap_or(&listed.name);
+        let text = source.lines().nth(line.saturating_sub(1));
+        Self {
+            file: listed.file.clone(),
+            change: change.to_owned(),
+            line: text.unwrap_or_default().trim().to_owned(),
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("{}: {}: {}", self.file, self.change, self.line)
+    }
+}
+
+/// Why the changes of this package that were found to be none are none.
+fn equivalents(
+    candidates: &BTreeMap<String, Change>,
+) -> std::result::Result<BTreeMap<Change, String>, String> {
+    let unreadable = |e: String| format!("{EQUIVALENT}: {e}");
+    let text =
+        fs::read_to_string(root().join(EQUIVALENT)).map_err(|e| unreadable(e.to_string()))?;
+    let listed: Equivalents = toml::from_str(&text).map_err(|e| unreadable(e.to_string()))?;
+    let files: BTreeSet<&str> = candidates.values().map(|it| it.file.as_str()).collect();
+    let mut found = BTreeMap::new();
+    for it in listed.equivalent {
+        let change = Change {
+            file: it.file,
+            change: it.change,
+            line: it.line,
+        };
+        if !files.contains(change.file.as_str()) {
+            // Of another package, or of a file that is gone.
+            if root().join(&change.file).is_file() {
+                continue;
+            }
+            return Err(unreadable(format!("no such file: {}", change.file)));
+        }
+        if !candidates.values().any(|candidate| *candidate == change) {
+            return Err(unreadable(format!("no such change: {}", change.key())));
+        }
+        found.insert(change, it.why);
+    }
+    Ok(found)
+}
+
+/// A sample that follows from the seed and from the changed lines alone, and not from where in their files they are.
+fn sample(candidates: &BTreeMap<String, Change>) -> Vec<&str> {
+    let mut changes: Vec<_> = candidates.iter().collect();
+    changes.sort_by_key(|(_, change)| hash(&format!("{SEED} {}", change.key())));
+    changes.truncate(SAMPLE);
+    let mut names: Vec<&str> = changes.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     names
 }
@@ -124,53 +234,105 @@ fn escape(name: &str) -> String {
     escaped
 }
 
-fn report(path: &Path) -> Result {
+fn report(
+    path: &Path,
+    candidates: &BTreeMap<String, Change>,
+    equivalents: &BTreeMap<Change, String>,
+) -> Result {
     let unreadable = |e: String| format!("{}: {e}", path.display());
-    let text = fs::read_to_string(PathBuf::from(path)).map_err(|e| unreadable(e.to_string()))?;
+    let text = fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
     let outcomes: Outcomes = serde_json::from_str(&text).map_err(|e| unreadable(e.to_string()))?;
-    let (mut killed, mut unviable, mut survivors) = (0, 0, Vec::new());
+    let (mut killed, mut hung, mut unviable, mut equivalent) = (0, 0, 0, 0);
+    let (mut survived, mut wronged) = (0, 0);
     for outcome in outcomes.outcomes {
         let mutant = outcome.scenario.get("Mutant").and_then(|it| it.get("name"));
         let Some(name) = mutant.and_then(serde_json::Value::as_str) else {
+            if outcome.summary != "Success" {
+                return Err("the unchanged backend does not pass the suite".into());
+            }
             continue;
         };
-        match outcome.summary.as_str() {
-            "CaughtMutant" | "Timeout" => killed += 1,
-            "Unviable" => unviable += 1,
-            _ => survivors.push(name.to_owned()),
+        let why = candidates.get(name).and_then(|it| equivalents.get(it));
+        match (outcome.summary.as_str(), why) {
+            ("CaughtMutant" | "Timeout", Some(_)) => {
+                wronged += 1;
+                answer(&format!("killed, and said to be equivalent: {name}"));
+            }
+            ("CaughtMutant", None) => killed += 1,
+            ("Timeout", None) => hung += 1,
+            ("Unviable", _) => unviable += 1,
+            (_, Some(why)) => {
+                equivalent += 1;
+                answer(&format!("equivalent: {name}: {why}"));
+            }
+            (_, None) => {
+                survived += 1;
+                answer(&format!("survived: {name}"));
+            }
         }
     }
-    for name in &survivors {
-        answer(&format!("survived: {name}"));
-    }
     answer(&format!(
-        "{killed} killed, {} survived, {unviable} do not compile",
-        survivors.len()
+        "{} killed, {hung} of them by coming to no end; {survived} survived, {equivalent} are equivalent, \
+         {unviable} do not compile",
+        killed + hung
     ));
-    if survivors.is_empty() && killed > 0 {
-        return Ok(());
+    match (killed + hung, survived + wronged) {
+        (1.., 0) => Ok(()),
+        _ => Err(
+            "each survivor is a hole in the suite, dead code or equivalent: docs/TESTING.md".into(),
+        ),
     }
-    Err("each survivor is a hole in the suite, dead code or equivalent: docs/TESTING.md".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn change(n: usize) -> Change {
+        Change {
+            file: "src/a.rs".into(),
+            change: "replace x".into(),
+            line: format!("let x = {n};"),
+        }
+    }
+
     #[test]
-    fn a_sample_is_the_same_each_time_and_does_not_follow_the_order() {
-        let names: Vec<String> = (0..500)
-            .map(|n| format!("src/a.rs:{n}: replace x"))
-            .collect();
-        let chosen = sample(&names);
+    fn a_sample_is_the_same_each_time_and_follows_no_line_number() {
+        let all = |from: usize| -> BTreeMap<String, Change> {
+            let name = |n| format!("src/a.rs:{:04}:1: replace x", from + n);
+            (0..500).map(|n| (name(n), change(n))).collect()
+        };
+        let (here, moved) = (all(0), all(40));
+        let chosen: BTreeSet<_> = sample(&here).into_iter().map(|name| &here[name]).collect();
         assert_eq!(chosen.len(), SAMPLE);
-        let mut other = names.clone();
-        other.reverse();
-        assert_eq!(sample(&other), chosen);
-        let first_half = names[..250]
-            .iter()
-            .filter(|name| chosen.contains(&name.as_str()));
+        let same: BTreeSet<_> = sample(&moved)
+            .into_iter()
+            .map(|name| &moved[name])
+            .collect();
+        assert_eq!(same, chosen);
+        let first_half = (0..250).filter(|&n| chosen.contains(&change(n)));
         assert!((15..=45).contains(&first_half.count()));
+    }
+
+    #[test]
+    fn a_change_is_called_by_its_line_and_not_by_its_place() {
+        let listed = Listed {
+            name: "src/a.rs:2:5: replace < with <= in f".into(),
+            file: "src/a.rs".into(),
+            span: Span {
+                start: Position { line: 2, column: 5 },
+            },
+        };
+        let change = Change::of(&listed, "fn f() {\n    a < b\n}\n");
+        assert_eq!(change.key(), "src/a.rs: replace < with <= in f: a < b");
+    }
+
+    #[test]
+    fn the_list_of_equivalents_reads() {
+        let text = fs::read_to_string(root().join(EQUIVALENT)).expect("it is committed");
+        let list: Equivalents =
+            toml::from_str(&text).expect("it has a file, a change, a line, a why");
+        assert!(list.equivalent.iter().all(|it| !it.why.is_empty()));
     }
 
     #[test]
