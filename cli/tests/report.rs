@@ -1,8 +1,13 @@
 //! The demo, and its report as a browser shows it.
 
+#[path = "report/browser.rs"]
+mod browser;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use browser::Browser;
 
 /// `target/larder` of the folder that this test was built in, where what is worth looking at is kept.
 fn target() -> PathBuf {
@@ -119,5 +124,83 @@ fn the_report_renders_with_an_empty_console() {
     }
     for leftover in ["canary.html", "canary.png", "phone.html"] {
         fs::remove_file(folder.join(leftover)).expect("it was written above");
+    }
+}
+
+/// What a reader sees of the calls of the first timeline that is shown: for each, whether its details are visible, and
+/// what they say; and where its bar is on the screen.
+const CALLS: &str = r#"(() => {
+    const calls = [...document.querySelectorAll("svg .call")].filter(call => call.checkVisibility());
+    return calls.filter(call => call.closest("svg") === calls[0].closest("svg")).map(call => {
+        const bar = call.querySelector(".bar").getBoundingClientRect();
+        const lines = [...call.querySelectorAll(".tip text")];
+        return {
+            x: bar.x + bar.width / 2,
+            y: bar.y + bar.height / 2,
+            seen: getComputedStyle(call.querySelector(".tip")).visibility === "visible",
+            focused: call === document.activeElement,
+            told: lines.map(line => line.textContent).join("; "),
+            first: lines[0].getBoundingClientRect().right,
+            width: innerWidth,
+        };
+    });
+})()"#;
+
+/// Brings that timeline onto the screen.
+const SCROLL: &str = r#"
+    [...document.querySelectorAll("svg .call")].find(call => call.checkVisibility())
+        .closest("svg").scrollIntoView({block: "center", behavior: "instant"})
+"#;
+
+/// The details that are visible, of which there may be one at most.
+fn seen(browser: &mut Browser) -> Option<String> {
+    let calls = browser.ask(CALLS);
+    let calls = calls.as_array().expect("a list of calls");
+    let seen: Vec<_> = calls.iter().filter(|call| call["seen"] == true).collect();
+    assert!(seen.len() <= 1, "details over details: {seen:?}");
+    let call = seen.first()?;
+    let (right, width) = (call["first"].as_f64(), call["width"].as_f64());
+    assert!(right <= width, "beyond the edge of the screen: {call}");
+    Some(call["told"].as_str().expect("a text").to_owned())
+}
+
+#[test]
+#[ignore = "needs Chromium; run by cargo xtask report-test"]
+fn calls_are_read_with_a_pointer_and_with_a_keyboard() {
+    let folder = target().join("demo-live");
+    assert_eq!(demo(&folder).status.code(), Some(0));
+    let mut browser = Browser::start(&chromium(), &folder);
+    for (width, is_phone) in [(1280, false), (390, true)] {
+        browser.open(&folder.join("report.html"), width, 800, is_phone);
+        browser.ask(SCROLL);
+        assert_eq!(seen(&mut browser), None, "nobody has asked yet");
+        let calls = browser.ask(CALLS);
+        let calls = calls.as_array().expect("a list of calls");
+        assert!(calls.len() >= 2, "a violation takes two calls: {calls:?}");
+        for call in calls {
+            let at = |axis: &str| call[axis].as_f64().expect("a place on the screen");
+            browser.point_at(at("x"), at("y"));
+            let told = call["told"].as_str().expect("a text");
+            // The call with its arguments, and its result.
+            assert!(told.contains("client ") && told.contains(" → "), "{told}");
+            assert_eq!(seen(&mut browser).as_deref(), Some(told), "at {width}");
+        }
+        browser.point_at(1.0, 1.0);
+        assert_eq!(seen(&mut browser), None, "the pointer has gone");
+        let mut told = Vec::new();
+        for _ in 0..500 {
+            browser.press_tab();
+            let now = browser.ask(CALLS);
+            let mut now = now.as_array().expect("a list of calls").iter();
+            match now.find(|call| call["focused"] == true) {
+                Some(_) => told.push(seen(&mut browser).expect("what has the focus is shown")),
+                None if told.is_empty() => {}
+                None => break,
+            }
+        }
+        let expected: Vec<_> = calls.iter().map(|call| call["told"].as_str()).collect();
+        let told: Vec<_> = told.iter().map(|told| Some(told.as_str())).collect();
+        assert_eq!(told, expected, "at {width}, by the keyboard");
+        assert_eq!(seen(&mut browser), None, "the focus has gone");
     }
 }
