@@ -144,6 +144,8 @@ pub enum Symptom {
     Panic,
     /// A call that did not end.
     Hang,
+    /// An answer that came later than the clause allows. A machine can be late too, so it counts only if it comes again.
+    Late,
 }
 
 /// What is known of a check without running it.
@@ -206,6 +208,21 @@ impl Stop {
             history: Vec::new(),
             timeline: None,
         }))
+    }
+
+    /// An answer that came later than the clause allows.
+    pub(crate) fn late(
+        what: impl Into<String>,
+        observed: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        match Self::fail(what, observed, expected) {
+            Self::Fail(mut failure) => {
+                failure.symptom = Symptom::Late;
+                Self::Fail(failure)
+            }
+            other => other,
+        }
     }
 
     /// A call failed that the clause wants to succeed.

@@ -9,7 +9,7 @@ use larder_traits::{Caps, TestClock};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::check::{CheckInfo, Outcome, Stop};
-use crate::engine::canary::Canary;
+use crate::engine::canary::{self, Canary};
 use crate::engine::kill::Orders;
 use crate::fixture::{Env, Factory, Faults, Folders, Probe, World};
 use crate::profile::Profile;
@@ -205,7 +205,7 @@ impl<W: World + ?Sized> Cx<W> {
     }
 
     /// Lets `call` take so long and no longer; a call that does not end is a failure, unless the machine stood still for
-    /// so long itself.
+    /// so long itself. On a machine that is slow, it is longer.
     pub(crate) async fn within<T>(
         &self,
         bound: Duration,
@@ -213,15 +213,13 @@ impl<W: World + ?Sized> Cx<W> {
         call: impl Future<Output = T>,
     ) -> Result<T, Stop> {
         let canary = Canary::start();
-        let ended = tokio::time::timeout(bound, call).await;
-        ended.map_err(|_elapsed| {
+        let ended = canary::within(bound, call).await;
+        ended.ok_or_else(|| {
             let observed = format!("no answer after {bound:?}");
-            match canary.excuses(bound) {
-                Some(late) => {
+            match canary.excuses(bound, Duration::MAX) {
+                Some(why) => {
                     let what = what.into();
-                    Stop::Inconclusive(format!(
-                        "{what}: {observed}, but the machine was late by {late:?}"
-                    ))
+                    Stop::Inconclusive(format!("{what}: {observed}, but {why}"))
                 }
                 None => Stop::fail(what, observed, "an answer"),
             }

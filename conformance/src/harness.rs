@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libtest_mimic::{Arguments, Completion, Failed};
 
@@ -24,7 +26,10 @@ pub fn main(package: &'static str, suites: Vec<Suite>) -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    let strict = std::env::var("LARDER_STRICT").is_ok_and(|value| value == "1");
+    let is_set = |name| std::env::var(name).is_ok_and(|value| value == "1");
+    let strict = is_set("LARDER_STRICT");
+    let stops = is_set("LARDER_FAIL_FAST");
+    let failed = Arc::new(AtomicBool::new(false));
     let folder = report_folder(package);
     let trials = suites
         .iter()
@@ -32,13 +37,18 @@ pub fn main(package: &'static str, suites: Vec<Suite>) -> ExitCode {
         .filter(|trial| options.selects(trial))
         .map(|trial| {
             let (trial, options) = (trial.clone(), options.clone());
-            let folder = folder.clone();
+            let (folder, failed) = (folder.clone(), Arc::clone(&failed));
             libtest_mimic::Trial::ignorable_test(trial.name(), move || {
+                if stops && failed.load(Ordering::Relaxed) {
+                    return Ok(Completion::ignored_with("another check has failed"));
+                }
                 let record = trial.run(&options);
                 if let Some(folder) = &folder {
                     save(&record, folder);
                 }
-                completion(&trial, &record, package, strict)
+                let completion = completion(&trial, &record, package, strict);
+                failed.fetch_or(completion.is_err(), Ordering::Relaxed);
+                completion
             })
         })
         .collect();

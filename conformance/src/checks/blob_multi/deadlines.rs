@@ -60,12 +60,12 @@ pub(super) fn late_by(canary: &Canary, call: &str, took: Duration) -> Outcome {
     if took <= GRACE {
         return Ok(());
     }
-    if let Some(late) = canary.excuses(GRACE) {
+    if let Some(why) = canary.excuses(GRACE, took) {
         return Err(Stop::Inconclusive(format!(
-            "{call}: {took:?} late, but the machine was late by {late:?} itself"
+            "{call}: {took:?} late, but {why}"
         )));
     }
-    Err(Stop::fail(
+    Err(Stop::late(
         call,
         format!("an answer {took:?} after its deadline"),
         format!("an answer within {GRACE:?} of it"),

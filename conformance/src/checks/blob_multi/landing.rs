@@ -13,6 +13,7 @@ use crate::blob_multi::{Handle, World};
 use crate::check::{Outcome, Stop};
 use crate::checks::pattern;
 use crate::cx::Cx;
+use crate::engine::canary;
 use crate::engine::cancel::{POLLS_MAX, poll_then_drop};
 use crate::engine::fault::{each_met, enough};
 use crate::engine::time::REAL_WAIT_MAX;
@@ -57,7 +58,7 @@ async fn landed(cx: &Cx<dyn World>, handles: &[&Handle], landings: &[Landing]) -
             let why = format!("declared: late by up to {bound:?}, longer than this check waits");
             return Err(Stop::Ignored(why));
         }
-        tokio::time::sleep(bound).await;
+        canary::pass(bound).await;
         for watched in &mut keys {
             watched.look(handles[0]).await?;
             watched.allowed = vec![value_of(handles[0], &watched.key).await?];

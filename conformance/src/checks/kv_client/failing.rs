@@ -13,7 +13,7 @@ use super::dropped::Method;
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::Cx;
-use crate::engine::canary::Canary;
+use crate::engine::canary::{self, Canary};
 use crate::engine::fault::{each_met, enough};
 use crate::fixture::{FaultKind, Faults};
 use crate::kv_client::{Handle, World, show_value};
@@ -78,7 +78,7 @@ impl<'a> Bench<'a> {
         let called = self.called(method, &key, &new);
         let answer = match bound {
             None => Some(called.await),
-            Some(bound) => tokio::time::timeout(bound, called).await.ok(),
+            Some(bound) => canary::within(bound, called).await,
         };
         let met = self.faults.disarm();
         let what = format!("{method:?} with {kind:?} at its call {nth} to the medium");
@@ -261,11 +261,8 @@ pub(super) async fn kv_8_2(cx: &Cx<dyn World>) -> Outcome {
             let kind = FaultKind::Hang;
             let attempted = bench.attempt(method, kind, true, nth, Some(bound + SLACK));
             match attempted.await {
-                Err(Stop::Fail(failure)) => Err(match canary.excuses(SLACK) {
-                    Some(late) => {
-                        let why = format!("the machine was late by {late:?}: {}", failure.what);
-                        Stop::Inconclusive(why)
-                    }
+                Err(Stop::Fail(failure)) => Err(match canary.excuses(SLACK, Duration::MAX) {
+                    Some(why) => Stop::Inconclusive(format!("{why}: {}", failure.what)),
                     None => Stop::Fail(failure),
                 }),
                 other => other,

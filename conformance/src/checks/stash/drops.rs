@@ -15,6 +15,7 @@ use super::methods::{Beyond, READS, Read, Scene, Watched, Write, find, there, wa
 use super::{Names, at, row};
 use crate::check::{Outcome, Stop};
 use crate::cx::{Cx, brief};
+use crate::engine::canary;
 use crate::engine::cancel::{POLLS_MAX, poll_then_drop};
 use crate::stash::{Handle, World};
 
@@ -347,7 +348,7 @@ pub(super) async fn c_6_3(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     if !bound.is_zero() {
-        tokio::time::sleep(bound).await;
+        canary::pass(bound).await;
         for ended in &mut ended {
             ended.found = find(&mut a, &ended.scene).await?;
         }
