@@ -16,6 +16,28 @@ struct Summary {
     benign_passed: usize,
     benign_total: usize,
     survivors: Vec<Survivor>,
+    classes: Classes,
+    replicas: Vec<Replica>,
+}
+
+/// How many broken stores of each class there are for each contract: killed, there, and to be there.
+#[derive(Debug, Deserialize)]
+struct Classes {
+    columns: Vec<String>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    class: String,
+    counts: Vec<(usize, usize, usize)>,
+}
+
+/// A defect that was seen in the field.
+#[derive(Debug, Deserialize)]
+struct Replica {
+    seen: String,
+    killed: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,6 +80,19 @@ pub(crate) fn run(rest: &[String]) -> Result {
                 it.id, it.contract, it.breaks
             ));
         }
+        tell_classes(&summary.classes);
+        let lost = summary.replicas.iter().filter(|replica| !replica.killed);
+        for replica in lost.clone() {
+            answer(&format!(
+                "not killed here: what was seen in {}",
+                replica.seen
+            ));
+        }
+        let replicas = summary.replicas.len();
+        answer(&format!(
+            "{} of {replicas} defects that were seen in the field killed",
+            replicas - lost.count()
+        ));
         answer(&format!(
             "{} of {} broken stores killed, {} of {} legal oddities passed",
             summary.killed, summary.total, summary.benign_passed, summary.benign_total
@@ -68,4 +103,21 @@ pub(crate) fn run(rest: &[String]) -> Result {
         return Ok(());
     }
     Err("the zoo is not held".into())
+}
+
+/// A table: killed of those that are there, and how many there are to be.
+fn tell_classes(classes: &Classes) {
+    let line = |name: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>13}")).collect();
+        answer(&format!("{name:<36}{cells}"));
+    };
+    line("class (killed/all, goal)", &classes.columns);
+    for row in &classes.rows {
+        let cells: Vec<_> = row
+            .counts
+            .iter()
+            .map(|(killed, all, goal)| format!("{killed}/{all}, {goal}"))
+            .collect();
+        line(&row.class, &cells);
+    }
 }

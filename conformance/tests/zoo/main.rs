@@ -8,14 +8,16 @@
 //!   that goes without this engine. These are there with `LARDER_ZOO_ALONE=1` only, since they run every check.
 //! * `lasts::<contract>`: a store in plain files that is right. The test passes if each check that kills, or cuts the power,
 //!   passes on it.
-//! * `score::ids`: the mutants that the committed score names are still here.
+//! * `score::ids`: the mutants that the committed score names are still here, and those that are replicas of defects that
+//!   were seen in the field.
 //!
 //! With `LARDER_ZOO_SUMMARY=<file>` the run writes what it found to that file, as JSON. With `LARDER_ZOO_SEEDS=<n>` the
-//! odd stores are run on so many seeds, one after the other.
+//! odd stores are run on so many seeds, one after the other, from `LARDER_SEED` on; each store makes its own of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use larder_conformance::{
     Contract, Engine, Options, Profile, Record, Suite, Symptom, Trial, Verdict, explain_failure,
@@ -25,10 +27,12 @@ use libtest_mimic::{Arguments, Completion, Failed};
 use serde_json::json;
 
 use benign::Benign;
+use classes::Class;
 use mutants::Mutant;
 use reference::lock;
 
 mod benign;
+mod classes;
 mod mutants;
 mod reference;
 
@@ -52,6 +56,9 @@ struct Found {
     killers: BTreeMap<&'static str, Option<&'static str>>,
     benign_passed: usize,
     benign_total: usize,
+    /// How many times a legal oddity was run through its whole suite, and what each check took of that time.
+    benign_runs: usize,
+    benign_took: BTreeMap<&'static str, Duration>,
 }
 
 /// The stores that a process which is to be killed may have to open.
@@ -85,6 +92,12 @@ fn main() -> ExitCode {
     if let Some(code) = harness::victims(named) {
         return code;
     }
+    for name in ["LARDER_SEED", "LARDER_ZOO_SEEDS"] {
+        if variable(name).is_some() && number(name).is_none() {
+            complain(&format!("{name} is no number"));
+            return ExitCode::from(3);
+        }
+    }
     let arguments = Arguments::from_args();
     let found = Arc::new(Mutex::new(Found::default()));
     let mutants: Vec<_> = mutants::all().into_iter().map(Arc::new).collect();
@@ -92,14 +105,14 @@ fn main() -> ExitCode {
     for benign in benign::references() {
         let name = format!("reference::{}", module(benign.contract));
         trials.push(libtest_mimic::Trial::test(name, move || {
-            holds(&benign, true, &options())
+            holds(&benign, true, &options(), |_| {})
         }));
     }
     for benign in benign::all() {
         let name = format!("benign::{}::{}", module(benign.contract), benign.id);
         let found = Arc::clone(&found);
         trials.push(libtest_mimic::Trial::test(name, move || {
-            let held = holds_on_all_seeds(&benign);
+            let held = holds_on_all_seeds(&benign, &found);
             let mut found = lock(&found);
             found.benign_total += 1;
             found.benign_passed += usize::from(held.is_ok());
@@ -162,9 +175,13 @@ fn variable(name: &str) -> Option<String> {
 fn options() -> Options {
     let mut options = Options::new();
     options.profile = Profile::Quick;
-    let chosen = variable("LARDER_SEED").and_then(|seed| seed.parse().ok());
-    options.seed = chosen.unwrap_or(SEED);
+    options.seed = number("LARDER_SEED").unwrap_or(SEED);
     options
+}
+
+/// The number that the environment gives under that name. `main` has looked whether it is one.
+fn number(name: &str) -> Option<u64> {
+    variable(name).and_then(|value| value.parse().ok())
 }
 
 /// Why the engine that it takes to see the mutant cannot run here, if it cannot: no check of its own clauses that needs
@@ -223,7 +240,7 @@ fn kills(mutant: &Mutant, record: &Record) -> bool {
         return false;
     };
     let seen = match failure.symptom {
-        Symptom::Answer => true,
+        Symptom::Answer | Symptom::Late => true,
         Symptom::Hang => mutant.hangs,
         Symptom::Panic => mutant.panics,
         _ => false,
@@ -315,25 +332,39 @@ fn alone(mutant: &Mutant, engine: Engine) -> Result<(), Failed> {
 }
 
 /// Whether no check fails, on as many seeds as the environment asks for.
-fn holds_on_all_seeds(benign: &Benign) -> Result<(), Failed> {
-    let seeds = variable("LARDER_ZOO_SEEDS").and_then(|seeds| seeds.parse().ok());
-    for number in 0..seeds.unwrap_or(1) {
+fn holds_on_all_seeds(benign: &Benign, found: &Mutex<Found>) -> Result<(), Failed> {
+    for run in 0..number("LARDER_ZOO_SEEDS").unwrap_or(1) {
         let mut options = options();
-        options.seed = options.seed.wrapping_add(number);
-        holds(benign, false, &options).map_err(|e| {
-            format!(
-                "on seed {}:\n{}",
-                options.seed,
-                e.message().unwrap_or_default()
-            )
+        let number = options.seed.wrapping_add(run);
+        options.seed = seed_of(number, benign);
+        let count = |record: &Record| {
+            *lock(found).benign_took.entry(record.id).or_default() += record.took;
+        };
+        holds(benign, false, &options, count).map_err(|e| {
+            let told = e.message().unwrap_or_default();
+            format!("with LARDER_SEED={number}:\n{told}")
         })?;
+        lock(found).benign_runs += 1;
     }
     Ok(())
 }
 
+/// A store's own seed, so that as many stores on one seed are not the same calls over and over.
+fn seed_of(number: u64, benign: &Benign) -> u64 {
+    let name = format!("{} {} {number}", benign.contract.name(), benign.id);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// Whether no check fails; and, if `strict`, whether each comes to a verdict.
-fn holds(benign: &Benign, strict: bool, options: &Options) -> Result<(), Failed> {
-    let report = (benign.suite)().run(options, |_| {});
+fn holds(
+    benign: &Benign,
+    strict: bool,
+    options: &Options,
+    progress: impl FnMut(&Record),
+) -> Result<(), Failed> {
+    let report = (benign.suite)().run(options, progress);
     let wrong: Vec<_> = report
         .records
         .iter()
@@ -359,10 +390,12 @@ fn score_ids() -> Result<(), Failed> {
     let ids = score["killed"]
         .as_array()
         .ok_or("no list of ids named `killed`")?;
+    let replicas = classes::REPLICAS.iter().flat_map(|(_, ids)| ids.iter());
     let gone: Vec<_> = ids
         .iter()
-        .filter(|id| id.as_str().is_none_or(|id| !here.contains(id)))
-        .map(ToString::to_string)
+        .map(|id| id.as_str().unwrap_or("what is no text"))
+        .chain(replicas.copied())
+        .filter(|id| !here.contains(id))
         .collect();
     if gone.is_empty() {
         Ok(())
@@ -386,15 +419,53 @@ fn summary(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
         .iter()
         .filter_map(|(id, killer)| Some((*id, (*killer)?)))
         .collect();
+    let took = found.benign_took.iter();
+    let seconds: BTreeMap<_, _> = took.map(|(id, took)| (id, took.as_secs_f64())).collect();
     json!({
         "schema": 1,
         "killed": killers.len(),
         "total": found.killers.len(),
         "benign_passed": found.benign_passed,
         "benign_total": found.benign_total,
+        "benign_runs": found.benign_runs,
+        "benign_seconds": seconds,
         "survivors": survivors.collect::<Vec<_>>(),
         "killers": killers,
+        "classes": classes(found, mutants),
+        "replicas": replicas(found),
     })
+}
+
+/// How many of each class there are in each column, how many of them were killed, and how many there are to be.
+fn classes(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
+    let count = |class: Class, column: usize| {
+        let here = mutants.iter().filter(|mutant| {
+            Class::of(mutant) == class && classes::column(mutant.contract) == column
+        });
+        let killed = here
+            .clone()
+            .filter(|mutant| matches!(found.killers.get(mutant.id), Some(Some(_))));
+        json!([killed.count(), here.count(), class.goals()[column]])
+    };
+    let rows = classes::CLASSES.iter().map(|class| {
+        let counts: Vec<_> = (0..classes::COLUMNS.len())
+            .map(|column| count(*class, column))
+            .collect();
+        json!({"class": class.name(), "counts": counts})
+    });
+    json!({"columns": classes::COLUMNS, "rows": rows.collect::<Vec<_>>()})
+}
+
+/// Where each defect was seen, and whether all that have it were killed.
+fn replicas(found: &Found) -> serde_json::Value {
+    let replicas = classes::REPLICAS.iter().map(|(seen, ids)| {
+        let are_killed = !ids.is_empty()
+            && ids
+                .iter()
+                .all(|id| matches!(found.killers.get(id), Some(Some(_))));
+        json!({"seen": seen, "killed": are_killed})
+    });
+    replicas.collect()
 }
 
 #[expect(

@@ -252,6 +252,14 @@ fn damaged() -> Vec<Mutant> {
             "a frame is handed out as it is found",
             || files::blob_store(PROCESS, FrameFlaw::Unchecked),
         ),
+        // Seen in holt, pull request 15: what is appended after a torn end is stranded.
+        f(
+            "bs-file-log-torn-end",
+            "BS-13",
+            &[],
+            "a log is appended to behind an end that was torn, and read up to there",
+            || files::frame_log(PROCESS),
+        ),
         f(
             "bs-file-damage-is-absent",
             "BS-13",

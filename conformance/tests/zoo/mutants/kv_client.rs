@@ -497,6 +497,35 @@ fn handles() -> Vec<Mutant> {
                 });
             },
         ),
+        // Seen in etcd, issue 20418: after a pause, the first read is answered without a look at what came meanwhile.
+        m(
+            "kv-pause-serves-old",
+            "KV-7",
+            &["KV-1", "C-2"],
+            "a handle that was idle while others wrote answers its first get from what it had before",
+            |s| {
+                const PAUSE: u64 = 4;
+                let seen = Mutex::new((0, BTreeMap::new()));
+                s.write = Box::new(|place, key, value, ttl| {
+                    place.counter.fetch_add(1, Relaxed);
+                    place.write(key, value, ttl);
+                    Ok(())
+                });
+                s.read = Box::new(move |place, key| {
+                    let mut seen = lock(&seen);
+                    let now = place.counter.load(Relaxed);
+                    let was_idle = now >= seen.0 + PAUSE;
+                    let old = seen.1.get(key).cloned();
+                    let entries = lock(&place.entries);
+                    let values = entries
+                        .iter()
+                        .map(|(key, it)| (key.clone(), it.value.clone()));
+                    *seen = (now, values.collect());
+                    drop(entries);
+                    Ok(old.filter(|_| was_idle).or_else(|| place.read(key)))
+                });
+            },
+        ),
         m(
             "kv-follower-lag",
             "KV-7",

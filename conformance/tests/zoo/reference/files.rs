@@ -21,12 +21,14 @@ use super::lock;
 mod backend;
 mod blob_multi;
 mod blob_store;
+mod frame_log;
 mod kv_client;
 mod stash;
 
 pub(crate) use backend::suite as backend;
 pub(crate) use blob_multi::suite as blob_multi;
 pub(crate) use blob_store::{FrameFlaw, suite as blob_store};
+pub(crate) use frame_log::suite as frame_log;
 pub(crate) use kv_client::{KvFlaw, suite as kv_client};
 pub(crate) use stash::{RowFlaw, suite as stash};
 

@@ -89,6 +89,33 @@ fn answers() -> Vec<Mutant> {
                 }));
             },
         ),
+        // Seen in opendal, issue 3956: what was on its way when a call failed is not part of the next try.
+        m(
+            "bm-retry-without-content",
+            "BM-13",
+            &["BM-1", "BM-3", "BM-4"],
+            "a set that failed is made again by the store itself, without the half that was on its way",
+            |s| {
+                s.slow_set = Some(Box::new(|place, deadline, key, value| {
+                    async move {
+                        let left = value.slice(..value.len() / 2);
+                        let tries = async {
+                            let medium = &place.medium;
+                            if let Ok(set) = medium.call(|| place.set(&key, value)).await {
+                                return set;
+                            }
+                            match medium.call(|| place.set(&key, left)).await {
+                                Ok(set) => set,
+                                Err(trouble) => Err(trouble.after().into()),
+                            }
+                        };
+                        let ended = tokio::time::timeout_at(deadline.into(), tries).await;
+                        ended.unwrap_or_else(|_late| Err(Trouble::Late.after().into()))
+                    }
+                    .boxed()
+                }));
+            },
+        ),
         m(
             "bm-retry-after-next-write",
             "BM-12",

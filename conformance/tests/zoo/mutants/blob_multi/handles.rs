@@ -92,6 +92,33 @@ pub(super) fn handles() -> Vec<Mutant> {
                 });
             },
         ),
+        // Seen in minio, issue 5380: which keys a list has depends on the endpoint that answers it.
+        m(
+            "bm-list-flaps",
+            "BM-6",
+            &["BM-2"],
+            "lists are answered by two endpoints in turn, and one of them is a change behind",
+            |s| {
+                fn note(place: &Place) {
+                    let keys = place.list().unwrap_or_default();
+                    *lock(&place.notes) = keys.into_iter().map(|key| (key, Bytes::new())).collect();
+                }
+                s.list = Box::new(|place| {
+                    if place.counter.fetch_add(1, Relaxed) % 2 == 0 {
+                        return place.list();
+                    }
+                    Ok(lock(&place.notes).keys().cloned().collect())
+                });
+                s.set = Box::new(|place, key, value, _| {
+                    note(place);
+                    place.set(key, value)
+                });
+                s.delete = Box::new(|place, key| {
+                    note(place);
+                    place.delete(key)
+                });
+            },
+        ),
         m(
             "bm-private-map",
             "C-2",

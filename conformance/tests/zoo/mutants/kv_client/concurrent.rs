@@ -109,6 +109,34 @@ fn reads() -> Vec<Mutant> {
                 }));
             },
         ),
+        // Seen in dragonfly, issue 6874: a read from the slow tier is shared, and outlives the end of its value.
+        m(
+            "kv-read-in-flight-outlives",
+            "KV-3",
+            &["KV-7", "KV-5"],
+            "a get that finds a read of the same value on its way takes its answer, though the value has ended since",
+            |s| {
+                s.slow_read = Some(Box::new(|place, key| {
+                    async move {
+                        let running = [b"running ", &key[..]].concat();
+                        let begun = lock(&place.notes).get(&running).cloned();
+                        let kept = lock(&place.entries).get(&key).map(|it| it.value.clone());
+                        if begun.is_some() && begun == kept {
+                            return Ok(begun);
+                        }
+                        let found = place.read(&key);
+                        if let Some(value) = &found {
+                            lock(&place.notes).insert(running.clone(), value.clone());
+                            let ended = Due::new(|| drop(lock(&place.notes).remove(&running)));
+                            gap().await;
+                            ended.settle();
+                        }
+                        Ok(found)
+                    }
+                    .boxed()
+                }));
+            },
+        ),
         m(
             "kv-many-one-by-one",
             "KV-5",

@@ -1,0 +1,204 @@
+//! `BlobStore` on one file, to which each flush appends what has changed.
+//!
+//! It is wrong in one thing: an end that a crash has torn stays where it is, and what is appended after it is not found
+//! again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, blob_store};
+use larder_traits::{
+    AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreCaps, BlobStoreError, ErrorKind, Fault, PAGE_SIZE,
+};
+use tempfile::TempDir;
+
+use super::super::lock;
+use super::{failed, hash, sync_folder};
+
+/// Name and kind, their sum, the frame, its sum.
+const HEADER: usize = 16 + 1;
+const RECORD: usize = HEADER + 8 + PAGE_SIZE + 8;
+
+/// What the log says of a blob.
+#[derive(Clone, Debug)]
+enum Known {
+    Frame(Vec<u8>),
+    Deleted,
+    Damaged,
+}
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    log: PathBuf,
+    flushed: Mutex<BTreeMap<BlobGuid, Known>>,
+    changes: Mutex<BTreeMap<BlobGuid, Known>>,
+    /// Held by the kernel as long as the file is open.
+    _lock: File,
+}
+
+fn sum(bytes: &[u8]) -> [u8; 8] {
+    hash(bytes).to_le_bytes()
+}
+
+fn record(guid: BlobGuid, known: &Known) -> Vec<u8> {
+    let (kind, frame) = match known {
+        Known::Frame(frame) => (1, frame.clone()),
+        _ => (0, vec![0; PAGE_SIZE]),
+    };
+    let mut bytes = guid.to_bytes().to_vec();
+    bytes.push(kind);
+    let sum_of_header = sum(&bytes);
+    bytes.extend_from_slice(&sum_of_header);
+    bytes.extend_from_slice(&frame);
+    bytes.extend_from_slice(&sum(&frame));
+    bytes
+}
+
+/// The records of a log up to its end, or to where that is torn.
+fn replay(bytes: &[u8]) -> Result<BTreeMap<BlobGuid, Known>, BlobStoreError> {
+    let mut known = BTreeMap::new();
+    let mut records = bytes.chunks_exact(RECORD).peekable();
+    while let Some(record) = records.next() {
+        let (header, rest) = record.split_at(HEADER);
+        let (sum_of_header, rest) = rest.split_at(8);
+        let (frame, sum_of_frame) = rest.split_at(PAGE_SIZE);
+        let is_last = records.peek().is_none();
+        if sum_of_header != sum(header) {
+            if is_last {
+                break;
+            }
+            return Err(Fault::not_applied(ErrorKind::Corrupt, "a damaged record").into());
+        }
+        let name: [u8; 16] = header[..16]
+            .try_into()
+            .expect("a header begins with a name");
+        let it = if sum_of_frame == sum(frame) {
+            match header[16] {
+                1 => Known::Frame(frame.to_vec()),
+                _ => Known::Deleted,
+            }
+        } else if is_last {
+            break;
+        } else {
+            Known::Damaged
+        };
+        known.insert(name.into(), it);
+    }
+    Ok(known)
+}
+
+impl Store {
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        fs::create_dir_all(folder)?;
+        let held = File::create(folder.with_extension("lock"))?;
+        let refused = || Fault::not_applied(ErrorKind::Conflict, "the place is open already");
+        held.try_lock().map_err(|_e| refused())?;
+        let log = folder.join("log");
+        let bytes = match fs::read(&log) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        Ok(Self {
+            flushed: Mutex::new(replay(&bytes)?),
+            changes: Mutex::default(),
+            log,
+            _lock: held,
+        })
+    }
+
+    fn known(&self, guid: BlobGuid) -> Option<Known> {
+        let changed = lock(&self.changes).get(&guid).cloned();
+        changed.or_else(|| lock(&self.flushed).get(&guid).cloned())
+    }
+
+    fn append(&self, changes: &BTreeMap<BlobGuid, Known>) -> io::Result<()> {
+        let mut file = File::options().create(true).append(true).open(&self.log)?;
+        for (guid, known) in changes {
+            file.write_all(&record(*guid, known))?;
+        }
+        file.sync_all()?;
+        sync_folder(self.log.parent().expect("a log is in a folder"))
+    }
+}
+
+impl BlobStore for Store {
+    fn read_blob(&self, guid: BlobGuid, dst: &mut AlignedBlobBuf) -> Result<(), BlobStoreError> {
+        match self.known(guid) {
+            Some(Known::Frame(frame)) => dst.copy_from_slice(&frame),
+            Some(Known::Damaged) => {
+                return Err(Fault::not_applied(ErrorKind::Corrupt, "a damaged frame").into());
+            }
+            _ => return Err(BlobStoreError::not_found(guid)),
+        }
+        Ok(())
+    }
+
+    fn write_blob(&self, guid: BlobGuid, src: &AlignedBlobBuf) -> Result<(), BlobStoreError> {
+        lock(&self.changes).insert(guid, Known::Frame(src.to_vec()));
+        Ok(())
+    }
+
+    fn delete_blob(&self, guid: BlobGuid) -> Result<(), BlobStoreError> {
+        lock(&self.changes).insert(guid, Known::Deleted);
+        Ok(())
+    }
+
+    fn list_blobs(&self) -> Result<Vec<BlobGuid>, BlobStoreError> {
+        let mut all = lock(&self.flushed).clone();
+        all.extend(lock(&self.changes).clone());
+        all.retain(|_, known| !matches!(known, Known::Deleted));
+        Ok(all.into_keys().collect())
+    }
+
+    fn flush(&self) -> Result<(), BlobStoreError> {
+        let mut changes = lock(&self.changes);
+        self.append(&changes).map_err(failed)?;
+        lock(&self.flushed).append(&mut changes);
+        Ok(())
+    }
+
+    fn needs_flush(&self) -> bool {
+        !lock(&self.changes).is_empty()
+    }
+}
+
+struct World {
+    folder: TempDir,
+    caps: Caps,
+}
+
+impl Fixture for World {
+    async fn new(env: &Env) -> Result<Self, BoxError> {
+        Ok(Self {
+            folder: env.tempdir()?,
+            caps: super::CAPS,
+        })
+    }
+
+    fn caps(&self) -> Caps {
+        self.caps
+    }
+}
+
+impl blob_store::Open for World {
+    type Store = Store;
+
+    async fn open(&self, place: &str) -> Result<Store, BoxError> {
+        Store::open(&self.folder.path().join(place.replace('/', "~")))
+    }
+
+    fn folder(&self, place: &str) -> Option<PathBuf> {
+        Some(self.folder.path().join(place.replace('/', "~")))
+    }
+}
+
+pub(crate) fn suite(caps: Caps) -> Suite {
+    let caps = caps.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true));
+    blob_store::suite_with(move |env| async move {
+        let folder = env.tempdir()?;
+        Ok(World { folder, caps })
+    })
+}
