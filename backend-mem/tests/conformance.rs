@@ -21,10 +21,16 @@ struct World {
     held: std::sync::Mutex<Vec<MemPlace>>,
 }
 
-/// A place of the world with that prefix, with bounds small enough for the quick profile to write more than them.
+/// A place of the world with that prefix, with bounds small enough for the quick profile to write more than them; each of
+/// them another than by default, so that one which is not kept is noticed.
 fn named(prefix: &str, place: &str) -> MemConfig {
     MemConfig::named(format!("{prefix}//{place}"))
         .with_blob_value_len_bytes_max(4 << 20)
+        .with_stash_name_len_bytes_max(500)
+        .with_stash_row_len_bytes_max(200 << 10)
+        .with_stash_batch_rows_max(20_000)
+        .with_id_len_bytes_max(1_500)
+        .with_kv_key_len_bytes_max(9_000)
         .with_kv_value_len_bytes_max(1 << 20)
         .with_payload_len_bytes_max(1 << 20)
 }
