@@ -13,12 +13,15 @@ pub(crate) struct Counts {
     pub(crate) ignored: usize,
     pub(crate) inconclusive: usize,
     pub(crate) pending: usize,
+    /// How many of them are known to fail, whether they did or not.
+    pub(crate) known: usize,
 }
 
 impl Counts {
     pub(crate) fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut counts = Self::default();
         for record in records {
+            counts.known += usize::from(record.known.is_some());
             match record.verdict {
                 Verdict::Pass => counts.pass += 1,
                 Verdict::Fail(_) => counts.fail += 1,
@@ -50,7 +53,8 @@ impl Counts {
             Self { fail: 1.., .. } => "FAIL",
             Self {
                 inconclusive: 1.., ..
-            } => "unclear",
+            }
+            | Self { known: 1.., .. } => "unclear",
             Self {
                 pass: 1..,
                 pending: 1..,

@@ -43,6 +43,9 @@
 //! that can be made to fail, is a *power*: a method of [`Fixture`] or of an `Open` with a default. A check that lacks one
 //! is ignored and names it. A program that wants the results as values runs a [`Suite`].
 //!
+//! A check that fails for a defect of the server behind the store is listed by [`Suite::known`], with the reason. It runs,
+//! and a wrong answer counts as ignored and not as a pass; the [`Record`] keeps what was seen.
+//!
 //! [`lin`] judges histories of concurrent calls and can be used by itself; [`decorate`] and [`proxy`] make stores and
 //! servers fail on purpose; [`schedule`] runs tasks in every order there is.
 
@@ -83,6 +86,6 @@ pub use contract::{Clause, Contract, clauses};
 pub use fixture::{BoxError, Env, FaultKind, Faults, Fixture, Probe};
 pub use larder_traits::Caps;
 pub use profile::Profile;
-pub use report::{Record, Report, explain_failure};
+pub use report::{Known, Record, Report, explain_failure};
 pub use run::{Options, Suite, Trial};
 pub use seed::random as random_seed;

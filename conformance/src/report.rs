@@ -9,7 +9,7 @@ use std::time::Duration;
 use larder_traits::Caps;
 use serde::Serialize;
 
-use crate::check::{Engine, Failure, Level, Verdict};
+use crate::check::{Engine, Failure, Level, Symptom, Verdict};
 use crate::contract::Contract;
 use crate::lin::Witness;
 use crate::run::{Ended, Options, Trial};
@@ -35,6 +35,8 @@ pub struct Record {
     pub excused: bool,
     /// How it ended.
     pub verdict: Verdict,
+    /// That it was listed as failing on this server, however it ended.
+    pub known: Option<Known>,
     /// How long it took.
     pub took: Duration,
     /// The seed of the run; with the id it replays the check.
@@ -43,8 +45,33 @@ pub struct Record {
     pub caps: Option<Caps>,
 }
 
+/// That a check is known to fail on a server, for a defect of the server's own ([`Suite::known`](crate::Suite::known)).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Known {
+    /// Why.
+    pub why: String,
+    /// What the store did, where it failed this time as well.
+    pub failure: Option<Box<Failure>>,
+}
+
 impl Record {
     pub(crate) fn new(trial: &Trial, ended: Ended, options: &Options, took: Duration) -> Self {
+        let mut verdict = ended.verdict;
+        let known = trial.known().map(|why| {
+            let mut known = Known {
+                why: why.to_owned(),
+                failure: None,
+            };
+            match verdict.clone() {
+                Verdict::Fail(failure) if failure.symptom == Symptom::Answer => {
+                    verdict = Verdict::Ignored(format!("known to fail: {why}"));
+                    known.failure = Some(failure);
+                }
+                _ => {}
+            }
+            known
+        });
         Self {
             contract: trial.info().contract,
             id: trial.info().id,
@@ -53,10 +80,20 @@ impl Record {
             level: trial.info().level,
             engines: trial.info().engines,
             excused: ended.is_excused,
-            verdict: ended.verdict,
+            verdict,
+            known,
             took,
             seed: options.seed,
             caps: ended.caps,
+        }
+    }
+
+    /// What the store did, where it failed, known or not.
+    fn failure(&self) -> Option<&Failure> {
+        match (&self.verdict, &self.known) {
+            (Verdict::Fail(failure), _) => Some(failure),
+            (_, Some(known)) => known.failure.as_deref(),
+            _ => None,
         }
     }
 
@@ -74,10 +111,8 @@ impl Record {
             reason: self.verdict.reason(),
             seconds: self.took.as_secs_f64(),
             seed: self.seed,
-            failure: match &self.verdict {
-                Verdict::Fail(failure) => Some(FailureLine::from(failure.as_ref())),
-                _ => None,
-            },
+            known: self.known.as_ref().map(|known| known.why.as_str()),
+            failure: self.failure().map(FailureLine::from),
         };
         serde_json::to_value(line).unwrap_or_default()
     }
@@ -110,6 +145,8 @@ struct CheckLine<'a> {
     reason: Option<String>,
     seconds: f64,
     seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<FailureLine<'a>>,
 }

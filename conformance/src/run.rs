@@ -20,6 +20,9 @@ use crate::profile::Profile;
 use crate::report::{Record, Report};
 use crate::{seed, watchdog};
 
+#[cfg(test)]
+mod tests;
+
 /// How often a check is tried again with another seed that was inconclusive, or came upon an answer that was late.
 const RETRIES: u32 = 2;
 
@@ -88,6 +91,8 @@ impl Default for Options {
 pub struct Trial {
     info: CheckInfo,
     label: String,
+    /// Why it is known to fail, where it is.
+    known: Option<String>,
     body: Body,
 }
 
@@ -121,6 +126,11 @@ impl Ended {
 }
 
 impl Trial {
+    /// Why the check is listed as failing here ([`Suite::known`]), where it is.
+    pub(crate) fn known(&self) -> Option<&str> {
+        self.known.as_deref()
+    }
+
     /// What is known of the check without running it.
     #[must_use]
     pub fn info(&self) -> &CheckInfo {
@@ -150,6 +160,8 @@ impl Trial {
 
     /// Runs the check, again with other seeds where it could not tell or where the machine may have been late and not the
     /// store, and says how it ended.
+    ///
+    /// A wrong answer of a check that is [known](Suite::known) to give one counts as ignored.
     #[must_use]
     pub fn run(&self, options: &Options) -> Record {
         let started = Instant::now();
@@ -290,6 +302,7 @@ impl Suite {
         self.trials.extend(checks.map(|check| Trial {
             info: check.info(self.contract),
             label: String::new(),
+            known: None,
             body: body(check, check.info(self.contract), Arc::clone(factory)),
         }));
         self
@@ -302,6 +315,30 @@ impl Suite {
         for trial in &mut self.trials {
             name.clone_into(&mut trial.label);
         }
+        self
+    }
+
+    /// The same suite, in which the check of this id is known to fail, for a defect of the server behind the store that
+    /// nothing on this side can mend.
+    ///
+    /// The check runs all the same. Where it passes, it passes. A wrong answer makes it [`Verdict::Ignored`] with `why`, and
+    /// [`Record::known`] keeps what was seen; a panic or a hang is a failure as ever. Whatever it did, nobody may conclude
+    /// from it that the store keeps the clause.
+    ///
+    /// # Panics
+    ///
+    /// If the suite has no check of that very id, as it has none of a clause's, or if no reason is given.
+    #[must_use]
+    pub fn known(mut self, id: &str, why: &str) -> Self {
+        assert!(!why.is_empty(), "why is {id} known to fail?");
+        let mut trials = self.trials.iter_mut();
+        let Some(trial) = trials.find(|trial| trial.info.id == id) else {
+            panic!(
+                "{id} is known to fail, and no check of {} has that id",
+                self.contract
+            );
+        };
+        trial.known = Some(why.to_owned());
         self
     }
 

@@ -78,6 +78,8 @@ struct Line {
     excused: bool,
     verdict: String,
     reason: Option<String>,
+    /// Why it is listed as failing on this server, however it ended.
+    known: Option<String>,
     /// What the backend declared, as it prints itself; none where it was not opened.
     caps: Option<String>,
 }
@@ -258,6 +260,7 @@ mod tests {
             excused: false,
             verdict: verdict.to_owned(),
             reason: (verdict != "pass").then(|| "needs the power faults()".to_owned()),
+            known: None,
             caps: Some("Caps { durability: Power, clock: Injected }".to_owned()),
         }
     }
