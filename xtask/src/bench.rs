@@ -17,7 +17,7 @@ pub(crate) fn run(rest: &[String]) -> Result {
     arguments.extend(rest.iter().map(String::as_str));
     if rest.iter().any(|word| word == "s3") {
         let ceph = services::Ceph::start()?;
-        return cargo::run(&arguments, &[(services::CEPH, &ceph.endpoint)]);
+        return cargo::run(&arguments, &ceph.env());
     }
     cargo::run(&arguments, &[])
 }

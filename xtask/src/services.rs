@@ -11,126 +11,91 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::{Result, answer, root, say};
+use crate::{Result, answer, root};
 
-/// The variable by which tests learn where the gateway is.
-pub(crate) const CEPH: &str = "LARDER_TEST_CEPH";
+mod ceph;
 
-/// What has to be installed, by the program that shows it.
-const PACKAGES: [(&str, &str); 5] = [
-    ("ceph-mon", "ceph-mon"),
-    ("ceph-mgr", "ceph-mgr"),
-    ("ceph-osd", "ceph-osd"),
-    ("radosgw", "radosgw"),
-    ("ceph", "ceph-common"),
-];
+pub(crate) use ceph::Ceph;
 
-/// How long Ceph may take to come up, what has to be installed included.
+/// Variables by which tests learn of a server, and their values.
+type Env = Vec<(&'static str, String)>;
+
+/// How long a server may take to come up, what has to be installed included.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// How long it may take before tests go on without it.
-const PATIENCE_OF_TESTS: Duration = Duration::from_secs(180);
 
 /// How long processes may take to end.
 const PATIENCE_WITH_THE_DEAD: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(rest: &[String]) -> Result {
     let words: Vec<&str> = rest.iter().map(String::as_str).collect();
-    match words[..] {
-        ["up", "ceph"] => {
-            let endpoint = ceph_up(&folder("ceph"), PATIENCE).map_err(|why| {
-                format!("{why}; `cargo xtask services down ceph` removes what came up of it")
-            })?;
-            answer(&format!("export {CEPH}={endpoint}"));
-            Ok(())
-        }
-        ["down", "ceph"] => ceph_down(&folder("ceph")),
-        _ => Err("services takes `up ceph` or `down ceph`".into()),
+    let (up, name) = match words[..] {
+        [up @ ("up" | "down"), name @ "ceph"] => (up == "up", name),
+        _ => return Err("services takes `up ceph` or `down ceph`".into()),
+    };
+    let folder = folder(name);
+    if !up {
+        return down(&folder);
     }
+    let env = ceph::up(&folder, PATIENCE);
+    let env = env.map_err(|why| {
+        format!("{why}; `cargo xtask services down {name}` removes what came up of it")
+    })?;
+    for (name, value) in env {
+        answer(&format!("export {name}={value}"));
+    }
+    Ok(())
 }
 
-/// A Ceph for one run of the tests or of a bench, beside one that somebody works with; it ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Ceph {
-    /// The value of [`CEPH`].
-    pub(crate) endpoint: String,
-    folder: Option<PathBuf>,
+/// The folder of a server, and when the server has to be up.
+struct Home {
+    folder: PathBuf,
+    until: Instant,
 }
 
-impl Ceph {
-    /// The one that the environment names; otherwise a new one.
-    ///
-    /// # Errors
-    ///
-    /// Why there is none, in one line, within a few minutes.
-    pub(crate) fn start() -> std::result::Result<Self, String> {
-        let named = std::env::var(CEPH).ok().filter(|it| !it.is_empty());
-        if let Some(endpoint) = named {
-            return Ok(Self {
-                endpoint,
-                folder: None,
-            });
-        }
-        let folder = folder("ceph-of-tests");
-        match ceph_up(&folder, PATIENCE_OF_TESTS) {
-            Ok(endpoint) => Ok(Self {
-                endpoint,
-                folder: Some(folder),
-            }),
-            Err(why) => {
-                // What came up of it is of no use to anybody.
-                ceph_down(&folder).map_err(|more| format!("{why}; {more}"))?;
-                Err(why)
+impl Home {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn bounded(&self, program: &str) -> Command {
+        bounded(program, self.until)
+    }
+
+    /// Starts a process that stays, and writes its number down.
+    fn spawn(&self, program: &str, log: &str, arguments: &[&str]) -> Result {
+        let log = fs::File::create(self.path(log)).map_err(told)?;
+        let more = log.try_clone().map_err(told)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(more)
+            .spawn()
+            .map_err(|e| format!("{program} cannot be started: {e}"))?;
+        let mut pids = fs::read_to_string(self.path("pids")).unwrap_or_default();
+        pids.push_str(&format!("{} {program}\n", child.id()));
+        fs::write(self.path("pids"), pids).map_err(told)
+    }
+
+    /// Waits until somebody listens there.
+    fn wait_for(&self, port: u16) -> Result {
+        while Instant::now() < self.until {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return Ok(());
             }
+            sleep(Duration::from_millis(200));
         }
-    }
-}
-
-impl Drop for Ceph {
-    fn drop(&mut self) {
-        if let Some(Err(why)) = self.folder.as_deref().map(ceph_down) {
-            say(&format!("Ceph could not be ended: {why}"));
-        }
+        Err(format!("nobody listens on port {port}"))
     }
 }
 
 fn folder(name: &str) -> PathBuf {
     // The path of a socket has to be short, and that of a checkout need not be.
     root().join("target").join("services").join(name)
-}
-
-/// Installs what is missing where that can be done, and says what is missing where it cannot.
-fn install(until: Instant) -> Result {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(program, _)| !is_there(program))
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let line = format!("no Ceph: install {}", missing.join(" "));
-    let is_root = output(Command::new("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0");
-    if !is_root || !is_there("apt-get") {
-        return Err(line);
-    }
-    say(&format!("$ apt-get install {}", missing.join(" ")));
-    let apt = |arguments: &[&str]| {
-        let mut apt = bounded("apt-get", until);
-        apt.args(["--quiet", "--yes", "-o", "DPkg::Lock::Timeout=30"])
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive");
-        output(&mut apt).map_err(|why| format!("{line} ({why})"))
-    };
-    let install = ["install", "--no-install-recommends"];
-    let fetch = [&install[..], &["--download-only"], &missing].concat();
-    if apt(&fetch).is_err() {
-        // A fresh machine does not know yet what there is.
-        apt(&["update"])?;
-        apt(&fetch)?;
-    }
-    apt(&[&install[..], &missing].concat())?;
-    Ok(())
 }
 
 /// A command that is ended when the time is over.
@@ -146,233 +111,8 @@ fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// One cluster: its folder, its ports and the processes that it consists of.
-struct Cluster {
-    folder: PathBuf,
-    mon_port: u16,
-    gateway_port: u16,
-    /// When it has to be up.
-    until: Instant,
-}
-
-fn ceph_up(folder: &Path, patience: Duration) -> std::result::Result<String, String> {
-    let until = Instant::now() + patience;
-    install(until)?;
-    ceph_down(folder)?;
-    let cluster = Cluster {
-        folder: folder.to_owned(),
-        mon_port: free_port()?,
-        gateway_port: free_port()?,
-        until,
-    };
-    let began = Instant::now();
-    cluster.start().map_err(|why| format!("no Ceph: {why}"))?;
-    let endpoint = format!("http://127.0.0.1:{}", cluster.gateway_port);
-    say(&format!(
-        "Ceph is up at {endpoint} after {} s",
-        began.elapsed().as_secs()
-    ));
-    Ok(endpoint)
-}
-
-impl Cluster {
-    fn start(&self) -> Result {
-        for name in ["mon", "mgr", "osd", "rgw", "run"] {
-            fs::create_dir_all(self.folder.join(name)).map_err(told)?;
-        }
-        let id = new_id()?;
-        fs::write(self.path("ceph.conf"), self.configuration(&id)).map_err(told)?;
-        self.start_monitor(&id)?;
-        self.keyring("mgr.x", &["mon", "allow profile mgr", "osd", "allow *"])?;
-        self.spawn(
-            "ceph-mgr",
-            "mgr.x",
-            &["-i", "x", "--mgr-data", &self.text("mgr")],
-        )?;
-        self.start_osd()?;
-        let all = ["mon", "allow rw", "osd", "allow rwx", "mgr", "allow rw"];
-        self.keyring("client.rgw", &all)?;
-        // Without `tcp_nodelay` small answers wait for 40 ms.
-        let port = self.gateway_port;
-        let frontend = format!("beast endpoint=127.0.0.1:{port} tcp_nodelay=1");
-        let arguments = ["-n", "client.rgw", "--rgw-data", &self.text("rgw")];
-        let frontend = ["--rgw-frontends", &frontend];
-        self.spawn(
-            "radosgw",
-            "client.rgw",
-            &[&arguments[..], &frontend].concat(),
-        )?;
-        self.wait_for_gateway()?;
-        let user = [
-            "user",
-            "create",
-            "--uid",
-            "larder",
-            "--display-name",
-            "larder",
-        ];
-        let keys = [
-            "--access-key",
-            "larder-access",
-            "--secret-key",
-            "larder-secret",
-        ];
-        self.admin("radosgw-admin", &[&user[..], &keys].concat())?;
-        Ok(())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn configuration(&self, id: &str) -> String {
-        let (folder, port) = (self.folder.display(), self.mon_port);
-        // One copy of everything on one disk, which is a file; and no more memory than a test can spare.
-        format!(
-            "[global]
-fsid = {id}
-mon_host = [v2:127.0.0.1:{port}]
-mon_initial_members = a
-public_addr = 127.0.0.1
-cluster_addr = 127.0.0.1
-run_dir = {folder}/run
-crash_dir = {folder}/run
-admin_socket =
-pid_file =
-log_file = {folder}/$name.log
-keyring = {folder}/$name.keyring
-auth_allow_insecure_global_id_reclaim = false
-mon_allow_pool_size_one = true
-mon_data_avail_warn = 1
-mon_data_avail_crit = 1
-osd_pool_default_size = 1
-osd_pool_default_min_size = 1
-osd_pool_default_pg_num = 8
-osd_pool_default_pgp_num = 8
-osd_crush_chooseleaf_type = 0
-osd_objectstore = bluestore
-osd_memory_target = 939524096
-bluestore_block_size = 17179869184
-bluestore_block_create = true
-rgw_thread_pool_size = 64
-"
-        )
-    }
-
-    fn start_monitor(&self, id: &str) -> Result {
-        let (mon, admin) = (
-            self.text("mon.a.keyring"),
-            self.text("client.admin.keyring"),
-        );
-        let all = ["--cap", "mon", "allow *"];
-        let more = ["--cap", "osd", "allow *", "--cap", "mgr", "allow *"];
-        let new = ["--create-keyring", &mon, "--gen-key", "-n", "mon."];
-        self.tool("ceph-authtool", &[&new[..], &all].concat())?;
-        let new = [
-            "--create-keyring",
-            &admin,
-            "--gen-key",
-            "-n",
-            "client.admin",
-        ];
-        self.tool("ceph-authtool", &[&new[..], &all, &more].concat())?;
-        self.tool("ceph-authtool", &[&mon, "--import-keyring", &admin])?;
-        let address = format!("[v2:127.0.0.1:{}]", self.mon_port);
-        let map = self.text("monmap");
-        let arguments = ["--create", "--addv", "a", &address, "--fsid", id, &map];
-        self.tool("monmaptool", &arguments)?;
-        let data = self.text("mon");
-        let common = ["-i", "a", "--keyring", &mon, "--mon-data", &data];
-        let make = ["--mkfs", "--monmap", &map];
-        self.configured("ceph-mon", &[&common[..], &make].concat())?;
-        let arguments = ["-i", "a", "--mon-data", &data, "--public-addrv", &address];
-        self.spawn("ceph-mon", "mon.a", &arguments)?;
-        self.admin("ceph", &["-s"]).map(drop)
-    }
-
-    fn start_osd(&self) -> Result {
-        let id = new_id()?;
-        self.admin("ceph", &["osd", "new", &id])?;
-        let profile = ["mon", "allow profile osd", "mgr", "allow profile osd"];
-        self.keyring("osd.0", &[&profile[..], &["osd", "allow *"]].concat())?;
-        let (data, keyring) = (self.text("osd"), self.text("osd.0.keyring"));
-        let make = ["-i", "0", "--mkfs", "--osd-uuid", &id, "--osd-data", &data];
-        self.configured("ceph-osd", &[&make[..], &["--keyring", &keyring]].concat())?;
-        self.spawn("ceph-osd", "osd.0", &["-i", "0", "--osd-data", &data])
-    }
-
-    /// Makes a user with these rights, and the file with its key.
-    fn keyring(&self, name: &str, rights: &[&str]) -> Result {
-        let get = ["auth", "get-or-create", name];
-        let key = self.admin("ceph", &[&get[..], rights].concat())?;
-        fs::write(self.path(&format!("{name}.keyring")), key).map_err(told)
-    }
-
-    fn tool(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
-        output(bounded(program, self.until).args(arguments))
-    }
-
-    fn configured(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
-        let configuration = self.text("ceph.conf");
-        output(
-            bounded(program, self.until)
-                .args(["--conf", &configuration])
-                .args(arguments),
-        )
-    }
-
-    /// A command of the administrator, which would wait for ever for a cluster that is not there.
-    fn admin(&self, program: &str, arguments: &[&str]) -> std::result::Result<String, String> {
-        let (configuration, keyring) = (self.text("ceph.conf"), self.text("client.admin.keyring"));
-        let who = [
-            "--conf",
-            &configuration,
-            "-n",
-            "client.admin",
-            "--keyring",
-            &keyring,
-        ];
-        output(bounded(program, self.until).args(who).args(arguments))
-    }
-
-    /// Starts a process that stays, and writes its number down.
-    fn spawn(&self, program: &str, name: &str, arguments: &[&str]) -> Result {
-        let log = fs::File::create(self.path(&format!("{name}.out"))).map_err(told)?;
-        let more = log.try_clone().map_err(told)?;
-        let (configuration, keyring) = (
-            self.text("ceph.conf"),
-            self.text(&format!("{name}.keyring")),
-        );
-        let child = Command::new(program)
-            .args(["--conf", &configuration, "-f", "--keyring", &keyring])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(more)
-            .spawn()
-            .map_err(|e| format!("{program} cannot be started: {e}"))?;
-        let mut pids = fs::read_to_string(self.path("pids")).unwrap_or_default();
-        pids.push_str(&format!("{} {program}\n", child.id()));
-        fs::write(self.path("pids"), pids).map_err(told)
-    }
-
-    fn wait_for_gateway(&self) -> Result {
-        while Instant::now() < self.until {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.gateway_port)).is_ok() {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(200));
-        }
-        Err("the gateway does not listen".into())
-    }
-}
-
 /// Ends what an earlier `up` started, where it did, and removes its folder.
-fn ceph_down(folder: &Path) -> Result {
+fn down(folder: &Path) -> Result {
     let pids = fs::read_to_string(folder.join("pids")).unwrap_or_default();
     let mine: Vec<(&str, &str)> = pids
         .lines()
@@ -390,7 +130,7 @@ fn ceph_down(folder: &Path) -> Result {
     let until = Instant::now() + PATIENCE_WITH_THE_DEAD;
     while mine.iter().any(|(pid, program)| is_running(pid, program)) {
         if Instant::now() > until {
-            return Err("Ceph's processes do not end".into());
+            return Err("the processes of the server do not end".into());
         }
         sleep(Duration::from_millis(50));
     }

@@ -68,12 +68,14 @@ const ALL: [&str; 5] = [
 ];
 
 /// The tests that do more where there is a Ceph.
-const ON_CEPH: [&str; 8] = [
+const ON_CEPH: [&str; 10] = [
     "test",
     "--package",
     "larder-s3",
     "--test",
     "ceph",
+    "--test",
+    "ceph_kill",
     "--test",
     "memory",
     "--no-fail-fast",
@@ -90,10 +92,7 @@ pub(crate) fn run(rest: &[String]) -> Result {
             (&ALL[..], None)
         }
     };
-    let env: Vec<(&str, &str)> = ceph
-        .iter()
-        .map(|ceph| (services::CEPH, ceph.endpoint.as_str()))
-        .collect();
+    let env = ceph.as_ref().map(services::Ceph::env).unwrap_or_default();
     let (lines, success) = cargo::lines(arguments, &env, false)?;
     drop(ceph);
     let counts = Counts::read(&lines);

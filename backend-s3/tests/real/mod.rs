@@ -1,0 +1,323 @@
+//! The suite on a real server, with a proxy before it that makes it fail. Who includes this says which server, in `SERVER`.
+
+#![allow(
+    dead_code,
+    reason = "each test that includes this uses another part of it"
+)]
+
+#[path = "../powers/mod.rs"]
+mod powers;
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use larder_conformance::proxy::Proxy;
+use larder_conformance::{
+    BoxError, Caps, Env, Faults, Fixture, Suite, backend, blob_multi, harness, high_volume,
+};
+use larder_s3::{S3Backend, S3Blob, S3Config, S3HighVolume, S3Place};
+use larder_traits::TestClock;
+use libtest_mimic::{Arguments, Completion, Trial};
+
+use crate::SERVER;
+
+/// A server that `cargo xtask services` starts.
+pub(crate) struct Server {
+    /// Its name there.
+    pub(crate) name: &'static str,
+    /// What names its addresses, with commas between several.
+    pub(crate) variable: &'static str,
+    /// The credentials of its user.
+    pub(crate) access_key: &'static str,
+    pub(crate) secret_key: &'static str,
+}
+
+impl Server {
+    /// Where its nodes are; nowhere, if it was not started.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        let all = std::env::var(self.variable).unwrap_or_default();
+        let all = all.split(',').filter(|it| !it.is_empty());
+        all.map(str::to_owned).collect()
+    }
+}
+
+const BUCKET: &str = "larder-conformance";
+
+pub(crate) struct World {
+    /// The first node itself.
+    endpoint: String,
+    /// What the names of this world start with, so that worlds share the bucket and nothing else.
+    prefix: String,
+    proxy: Arc<Proxy>,
+    /// The ways to the other nodes, if there are any. Places are opened on all in turn.
+    others: Vec<Proxy>,
+    turn: AtomicUsize,
+    clock: Arc<TestClock>,
+    opened: Mutex<Vec<S3Place>>,
+}
+
+fn config(endpoint: &str) -> S3Config {
+    S3Config::new(BUCKET)
+        .with_endpoint(endpoint)
+        .with_credentials(SERVER.access_key, SERVER.secret_key)
+        .with_page_keys_max(500)
+        .with_in_flight_max(const { NonZeroUsize::new(32).expect("it is not zero") })
+        // The shortest parts that the gateway accepts, and values of two parts that the quick profile still writes.
+        .with_part_len_bytes(const { NonZeroUsize::new(5 << 20).expect("it is not zero") })
+        .with_value_len_bytes_max(8 << 20)
+        .with_object_len_bytes_max(8 << 20)
+        .with_row_len_bytes_max(1 << 20)
+}
+
+async fn proxy(endpoint: &str) -> Result<Proxy, BoxError> {
+    let addr = endpoint.strip_prefix("http://").unwrap_or(endpoint);
+    Ok(Proxy::start(addr.parse()?).await?)
+}
+
+impl World {
+    fn through_proxy(&self) -> String {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        let other = turn.checked_sub(1).and_then(|at| self.others.get(at));
+        let proxy = other.unwrap_or(&self.proxy);
+        format!("http://{}", proxy.addr())
+    }
+
+    /// Blobs have no use for conditions, and what tries them costs requests.
+    async fn blobs(&self, place: &str) -> Result<S3Blob, BoxError> {
+        Ok(self.place(place, false).await?.blob_multi())
+    }
+
+    async fn place(&self, place: &str, conditions: bool) -> Result<S3Place, BoxError> {
+        let config = config(&self.through_proxy())
+            .with_prefix(format!("{}/{place}", self.prefix))
+            .with_conditional_writes(conditions)
+            .with_clock(Arc::<TestClock>::clone(&self.clock));
+        let place = S3Place::open(config).await?;
+        let mut opened = self.opened.lock().map_err(|e| e.to_string())?;
+        opened.push(place.clone());
+        Ok(place)
+    }
+}
+
+impl Fixture for World {
+    async fn new(env: &Env) -> Result<Self, BoxError> {
+        let [endpoint, rest @ ..] = &SERVER.endpoints()[..] else {
+            return Err("there is no server".into());
+        };
+        let mut others = Vec::new();
+        for endpoint in rest {
+            others.push(proxy(endpoint).await?);
+        }
+        // Creating it again does nothing.
+        let create = client(endpoint).create_bucket().bucket(BUCKET);
+        create.send().await?;
+        Ok(Self {
+            prefix: env.prefix.clone(),
+            proxy: Arc::new(proxy(endpoint).await?),
+            endpoint: endpoint.clone(),
+            others,
+            turn: AtomicUsize::new(0),
+            clock: Arc::default(),
+            opened: Mutex::default(),
+        })
+    }
+
+    fn caps(&self) -> Caps {
+        config(&self.endpoint).caps()
+    }
+
+    fn clock(&self) -> Option<Arc<TestClock>> {
+        Some(Arc::clone(&self.clock))
+    }
+
+    async fn settle(&self) {
+        let opened = self.opened.lock().expect("nothing panics with it").clone();
+        for place in opened {
+            place.settled().await;
+        }
+    }
+
+    /// Of one way to a server, not of several.
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        let proxy = Arc::<Proxy>::clone(&self.proxy);
+        self.others.is_empty().then_some(proxy as Arc<dyn Faults>)
+    }
+
+    fn child(&self) -> bool {
+        true
+    }
+}
+
+/// Amazon's client, without anything of ours.
+pub(crate) fn client(endpoint: &str) -> Client {
+    let http = aws_smithy_http_client::Builder::new().build_http();
+    let credentials = Credentials::new(SERVER.access_key, SERVER.secret_key, None, None, "test");
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http)
+        .region(Region::new("us-east-1"))
+        .endpoint_url(endpoint)
+        .credentials_provider(credentials)
+        .force_path_style(true)
+        .build();
+    Client::from_conf(config)
+}
+
+impl blob_multi::Open for World {
+    type Store = S3Blob;
+
+    async fn open(&self, place: &str) -> Result<S3Blob, BoxError> {
+        self.blobs(place).await
+    }
+
+    /// Each was opened while all was well; wrong credentials are refused by `open`.
+    async fn unusable(&self) -> Result<Vec<(&'static str, S3Blob)>, BoxError> {
+        let bucket = format!("larder-gone-{}", std::process::id());
+        let client = client(&self.endpoint);
+        client.create_bucket().bucket(&bucket).send().await?;
+        let removed = S3Config::new(&bucket)
+            .with_endpoint(&self.endpoint)
+            .with_credentials(SERVER.access_key, SERVER.secret_key);
+        let nowhere = S3Place::open(removed).await?;
+        client.delete_bucket().bucket(&bucket).send().await?;
+        let short = proxy(&self.endpoint).await?;
+        let behind = config(&format!("http://{}", short.addr()));
+        let unheard = S3Place::open(behind).await?;
+        drop(short);
+        Ok(vec![
+            ("a bucket that was removed", nowhere.blob_multi()),
+            ("a port that nobody listens on", unheard.blob_multi()),
+        ])
+    }
+
+    fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)> {
+        if self.others.is_empty() {
+            powers::garbled(&self.proxy)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn foreign(&self, place: &str) -> Option<Arc<dyn blob_multi::Foreign>> {
+        Some(Arc::new(Beside {
+            client: client(&self.endpoint),
+            place: format!("{}/{place}", self.prefix),
+        }))
+    }
+}
+
+/// What lies around a place in its bucket.
+struct Beside {
+    client: Client,
+    place: String,
+}
+
+impl blob_multi::Foreign for Beside {
+    fn plant(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        async {
+            for name in powers::foreign_names(&self.place) {
+                let body = format!("foreign {name}").into_bytes().into();
+                let put = self
+                    .client
+                    .put_object()
+                    .bucket(BUCKET)
+                    .key(&name)
+                    .body(body);
+                put.send().await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn look(&self) -> BoxFuture<'_, Result<String, BoxError>> {
+        async {
+            let mut seen = String::new();
+            for name in powers::foreign_names(&self.place) {
+                let get = self.client.get_object().bucket(BUCKET).key(&name);
+                let found = get.send().await?;
+                let etag = found.e_tag().unwrap_or_default().to_owned();
+                let body = found.body.collect().await?.into_bytes();
+                let body = String::from_utf8_lossy(&body).into_owned();
+                seen.push_str(&format!("{name} {etag} {body}\n"));
+            }
+            Ok(seen)
+        }
+        .boxed()
+    }
+}
+
+impl backend::Open for World {
+    type Store = S3Backend;
+
+    async fn open(&self, place: &str) -> Result<S3Backend, BoxError> {
+        Ok(self.place(place, true).await?.backend())
+    }
+}
+
+/// The same world with what is declared for rows.
+pub(crate) struct Rows(World);
+
+impl Fixture for Rows {
+    async fn new(env: &Env) -> Result<Self, BoxError> {
+        Ok(Self(World::new(env).await?))
+    }
+
+    fn caps(&self) -> Caps {
+        config(&self.0.endpoint).row_caps()
+    }
+
+    fn clock(&self) -> Option<Arc<TestClock>> {
+        self.0.clock()
+    }
+
+    async fn settle(&self) {
+        self.0.settle().await;
+    }
+
+    fn faults(&self) -> Option<Arc<dyn Faults>> {
+        self.0.faults()
+    }
+
+    fn child(&self) -> bool {
+        true
+    }
+}
+
+impl high_volume::Open for Rows {
+    type Store = S3HighVolume;
+
+    async fn open(&self, place: &str) -> Result<S3HighVolume, BoxError> {
+        Ok(self.0.place(place, true).await?.high_volume())
+    }
+}
+
+/// The `main` of the suite on such a server, or of nothing but the reason why there is none.
+pub(crate) fn main(suites: Vec<Suite>) -> ExitCode {
+    if !SERVER.endpoints().is_empty() {
+        return harness::main(env!("CARGO_PKG_NAME"), suites);
+    }
+    let ignored = suites.iter().map(|suite| {
+        let contract = suite.contract().name().replace('-', "_");
+        absent(&format!("{contract}::on_{}", SERVER.name))
+    });
+    let arguments = Arguments::from_args();
+    libtest_mimic::run(&arguments, ignored.collect()).exit_code()
+}
+
+/// What stands for tests that need the server, where there is none.
+pub(crate) fn absent(name: &str) -> Trial {
+    Trial::ignorable_test(name, || {
+        let name = SERVER.name;
+        let why = format!(
+            "no {name} here: `cargo xtask services up {name}` starts one, or says what is missing"
+        );
+        Ok(Completion::ignored_with(why))
+    })
+}
