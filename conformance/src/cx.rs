@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(crate) struct Start {
     pub(crate) profile: Profile,
     /// The suite's name in a program that has several of one contract.
     pub(crate) label: String,
+    /// Whether the world turned out to be on a server.
+    pub(crate) is_remote: Arc<AtomicBool>,
     /// What to do as the victim, in the process that will be killed.
     pub(crate) orders: Option<Arc<Orders>>,
 }
@@ -87,6 +90,7 @@ impl<W: World + ?Sized> Cx<W> {
         let world = factory(env.clone())
             .await
             .map_err(|e| Stop::Inconclusive(format!("the fixture could not be made: {e}")))?;
+        start.is_remote.store(world.is_remote(), Ordering::Relaxed);
         Ok(Self {
             caps: world.caps(),
             world,
@@ -148,6 +152,26 @@ impl<W: World + ?Sized> Cx<W> {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.env.seed.to_le_bytes());
         TestRng::from_seed(RngAlgorithm::ChaCha, &seed)
+    }
+
+    /// How many operations a model check performs in all.
+    pub(crate) fn model_operations(&self) -> usize {
+        self.profile.model_operations(self.world.is_remote())
+    }
+
+    /// How long the whole check may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.profile.watchdog(self.world.is_remote())
+    }
+
+    /// How soon a call ends that nothing is in the way of: at once, and a server has its own pace.
+    pub(crate) fn soon(&self) -> Duration {
+        Duration::from_secs(if self.world.is_remote() { 10 } else { 1 })
+    }
+
+    /// How many epochs a linearizability check runs.
+    pub(crate) fn lin_epochs(&self) -> usize {
+        self.profile.lin_epochs(self.world.is_remote())
     }
 
     /// The test clock, or the reason why this check cannot run.

@@ -172,6 +172,12 @@ pub trait Fixture: Sized + Send + Sync + 'static {
         None
     }
 
+    /// Whether calls of this world travel to a server, so that checks repeat what they do less often: a server shall not
+    /// be asked more than a few thousand times for a contract.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// Power: whether another process that makes a world with the same [`Env::prefix`] has the same world. A world in
     /// folders of [`Env::tempdir`] has this power without saying so.
     fn child(&self) -> bool {
@@ -186,6 +192,7 @@ pub(crate) trait World: Send + Sync {
     fn settle(&self) -> BoxFuture<'_, ()>;
     fn probe(&self) -> Option<Arc<dyn Probe>>;
     fn faults(&self) -> Option<Arc<dyn Faults>>;
+    fn is_remote(&self) -> bool;
     fn child(&self) -> bool;
 }
 
@@ -208,6 +215,10 @@ impl<P: Fixture> World for P {
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         Fixture::faults(self)
+    }
+
+    fn is_remote(&self) -> bool {
+        Fixture::is_remote(self)
     }
 
     fn child(&self) -> bool {

@@ -67,6 +67,10 @@ impl fixture::World for Plain {
         self.0.faults()
     }
 
+    fn is_remote(&self) -> bool {
+        self.0.is_remote()
+    }
+
     fn child(&self) -> bool {
         self.0.child()
     }

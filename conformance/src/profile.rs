@@ -34,21 +34,25 @@ impl Profile {
             .find(|profile| profile.name() == name)
     }
 
-    /// How many operations a model check performs in all.
-    pub(crate) fn model_operations(self) -> usize {
-        match self {
-            Self::Quick => 300,
-            Self::Standard => 2_000,
-            Self::Soak => 50_000,
+    /// How many operations a model check performs in all, on a server or in this process.
+    pub(crate) fn model_operations(self, is_remote: bool) -> usize {
+        match (self, is_remote) {
+            (Self::Quick, false) => 300,
+            (Self::Quick, true) => 100,
+            (Self::Standard, false) => 2_000,
+            (Self::Standard, true) => 300,
+            (Self::Soak, _) => 50_000,
         }
     }
 
-    /// How many epochs a linearizability check runs.
-    pub(crate) fn lin_epochs(self) -> usize {
-        match self {
-            Self::Quick => 100,
-            Self::Standard => 600,
-            Self::Soak => 20_000,
+    /// How many epochs a linearizability check runs, on a server or in this process.
+    pub(crate) fn lin_epochs(self, is_remote: bool) -> usize {
+        match (self, is_remote) {
+            (Self::Quick, false) => 100,
+            (Self::Quick, true) => 12,
+            (Self::Standard, false) => 600,
+            (Self::Standard, true) => 24,
+            (Self::Soak, _) => 20_000,
         }
     }
 
@@ -91,12 +95,13 @@ impl Profile {
         }
     }
 
-    /// How long one check may take before the watchdog calls it a hang.
-    pub(crate) fn watchdog(self) -> Duration {
-        match self {
-            Self::Quick => Duration::from_secs(60),
-            Self::Standard => Duration::from_secs(600),
-            Self::Soak => Duration::from_secs(7_200),
+    /// How long one check may take before the watchdog calls it a hang, on a server or in this process.
+    pub(crate) fn watchdog(self, is_remote: bool) -> Duration {
+        match (self, is_remote) {
+            (Self::Quick, false) => Duration::from_secs(60),
+            (Self::Quick, true) => Duration::from_secs(240),
+            (Self::Standard, _) => Duration::from_secs(600),
+            (Self::Soak, _) => Duration::from_secs(7_200),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -172,6 +173,7 @@ impl Trial {
                 seed,
                 profile: options.profile,
                 label: self.label.clone(),
+                is_remote: Arc::default(),
                 orders: None,
             };
             let ended = watched(&self.body, start);
@@ -193,6 +195,7 @@ impl Trial {
             seed: orders.seed,
             profile: orders.profile(),
             label: self.label.clone(),
+            is_remote: Arc::default(),
             orders: Some(Arc::new(orders)),
         };
         (self.body)(start).verdict
@@ -229,7 +232,8 @@ impl fmt::Debug for Trial {
 fn watched(body: &Body, start: Start) -> Ended {
     let (send, receive) = mpsc::channel();
     let body = Arc::clone(body);
-    let bound = start.profile.watchdog();
+    let (profile, is_remote) = (start.profile, Arc::clone(&start.is_remote));
+    let bound = || profile.watchdog(is_remote.load(Ordering::Relaxed));
     let spawned = thread::Builder::new()
         .name("larder-check".into())
         .spawn(move || {
@@ -247,7 +251,7 @@ fn watched(body: &Body, start: Start) -> Ended {
         let verdict = Verdict::Fail(Box::new(Failure {
             symptom: Symptom::Hang,
             what: "the check came to no end".into(),
-            observed: format!("no answer after {bound:?}"),
+            observed: format!("no answer after {:?}", bound()),
             expected: "every call ends".into(),
             history: Vec::new(),
             timeline: None,

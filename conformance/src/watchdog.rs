@@ -21,18 +21,18 @@ const PIECES: u32 = 50;
 /// The shortest time that a piece has taken in this process, in nanoseconds.
 static BEST_NS: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// What `answer` brings, or `None` if it brings nothing within `bound`.
+/// What `answer` brings, or `None` if it brings nothing within `bound`, which may become longer meanwhile.
 ///
 /// # Errors
 ///
 /// The sender is gone without an answer.
 pub(crate) fn wait<T>(
     answer: &Receiver<T>,
-    bound: Duration,
+    bound: impl Fn() -> Duration,
 ) -> Result<Option<T>, RecvTimeoutError> {
     let (mut spent, mut since) = (Duration::ZERO, Instant::now());
-    while spent < bound {
-        match answer.recv_timeout(EVERY.min(bound - spent)) {
+    while spent < bound() {
+        match answer.recv_timeout(EVERY.min(bound().saturating_sub(spent))) {
             Err(RecvTimeoutError::Timeout) => {}
             answered => return answered.map(Some),
         }
@@ -81,7 +81,7 @@ mod tests {
     fn what_never_answers_is_given_up_and_what_answers_is_heard() {
         let (send, receive) = mpsc::channel::<u8>();
         assert!(matches!(
-            wait(&receive, Duration::from_millis(30)),
+            wait(&receive, || Duration::from_millis(30)),
             Ok(None)
         ));
         let late = thread::spawn(move || {
@@ -89,13 +89,13 @@ mod tests {
             send.send(7)
         });
         assert!(matches!(
-            wait(&receive, Duration::from_secs(60)),
+            wait(&receive, || Duration::from_secs(60)),
             Ok(Some(7))
         ));
         late.join()
             .expect("the sender does not panic")
             .expect("it was heard");
-        assert!(wait(&receive, Duration::from_secs(60)).is_err());
+        assert!(wait(&receive, || Duration::from_secs(60)).is_err());
     }
 
     #[test]

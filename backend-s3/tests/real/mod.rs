@@ -149,6 +149,10 @@ impl Fixture for World {
         self.others.is_empty().then_some(proxy as Arc<dyn Faults>)
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn child(&self) -> bool {
         true
     }
@@ -283,6 +287,10 @@ impl Fixture for Rows {
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         self.0.faults()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn child(&self) -> bool {

@@ -42,7 +42,7 @@ where
     let mut runner = TestRunner::new_with_rng(Config::default(), cx.rng());
     let mut operations = 0;
     let mut joined = Vec::new();
-    while operations < cx.profile.model_operations() {
+    while operations < cx.model_operations() {
         let mut tree = strategy
             .new_tree(&mut runner)
             .map_err(|e| Stop::Inconclusive(format!("no operations could be generated: {e}")))?;

@@ -144,7 +144,7 @@ where
 {
     let clock = cx.clock()?;
     let rivals = rivals::<S>();
-    let rounds = cx.profile.lin_epochs().min(1_000);
+    let rounds = cx.lin_epochs().min(1_000);
     let mut met = 0;
     for nth in 0..rounds {
         let rival = rivals[nth % rivals.len()].clone();

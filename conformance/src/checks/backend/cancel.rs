@@ -24,9 +24,6 @@ use crate::engine::time::REAL_WAIT_MAX;
 use crate::fixture;
 use crate::model::high_volume::Row;
 
-/// How long a store may take to answer after a call was dropped.
-const SOON: Duration = Duration::from_secs(1);
-
 /// How long many calls may take all together.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,7 +42,7 @@ where
     S: Subject,
 {
     let what = format!("a read after {what}");
-    let seen = cx.within(SOON, &what, handle.see(id)).await?;
+    let seen = cx.within(cx.soon(), &what, handle.see(id)).await?;
     seen.map_err(|e| Stop::error(what, &e))
 }
 
@@ -102,7 +99,7 @@ where
                     _ => states.either(&what, &seen)?,
                 }
             }
-            goes_on(cx, SOON, &what, [a, b]).await?;
+            goes_on(cx, cx.soon(), &what, [a, b]).await?;
             if !is_over {
                 left.borrow_mut().push(Left {
                     id,

@@ -296,7 +296,7 @@ pub(super) async fn streams(cx: &Cx<dyn World>) -> Outcome {
         }));
     }
     let mut ended = Ok(());
-    for nth in 1..=cx.profile.lin_epochs().min(2_000) {
+    for nth in 1..=cx.lin_epochs().min(2_000) {
         // Not all puts at once, before the readers have come to their turn.
         tokio::time::sleep(Duration::from_micros(300)).await;
         counts[0].fetch_add(1, Ordering::SeqCst);

@@ -283,7 +283,7 @@ async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
     let mut runner = TestRunner::new_with_rng(Config::default(), cx.rng());
     let mut rng = cx.rng();
     a.set("k", "value").await?;
-    for at in 0..cx.profile.model_operations() {
+    for at in 0..cx.model_operations() {
         let call = wild()
             .new_tree(&mut runner)
             .map_err(|e| Stop::Inconclusive(format!("no arguments could be generated: {e}")))?

@@ -20,9 +20,6 @@ use crate::cx::Cx;
 use crate::engine::cancel::{poll_then_drop, sweep};
 use crate::model::blob_multi::Blobs;
 
-/// How soon every handle answers after a drop.
-const ANSWERS: Duration = Duration::from_secs(1);
-
 /// How soon calls that nothing is in the way of have ended, many of them at once.
 const ENDS: Duration = Duration::from_secs(10);
 
@@ -108,7 +105,7 @@ impl Drops<'_> {
         for handle in [&self.a, &self.b] {
             let what = format!("a get on handle {} after {}", handle.name(), watched.story);
             let look = watched.look(handle);
-            self.cx.within(ANSWERS, what, look).await??;
+            self.cx.within(self.cx.soon(), what, look).await??;
         }
         let mut all = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(watched);
@@ -147,7 +144,7 @@ async fn read_dropped(
         let told = recovered(method.word(), call).await?;
         method.right(&told, "k", model)
     };
-    cx.within(ANSWERS, what, next).await??;
+    cx.within(cx.soon(), what, next).await??;
     Ok(answer.is_some())
 }
 

@@ -378,7 +378,7 @@ pub(super) async fn kv_7_2(cx: &Cx<dyn World>) -> Outcome {
     let clock = cx.clock().ok();
     match clock.filter(|_| cx.caps.clock == ClockSource::Injected) {
         Some(clock) => {
-            for epoch in 0..cx.profile.lin_epochs() {
+            for epoch in 0..cx.lin_epochs() {
                 // Keys of its own, since nobody could say when an entry of an earlier epoch ends.
                 let keys: Vec<String> = (0..2).map(|at| format!("{epoch}.{at}")).collect();
                 let scripts = (0..3)

@@ -92,7 +92,7 @@ fn time_of(frontier: &Antichain<Timestamp>) -> Timestamp {
 }
 
 pub(super) async fn st_9_2(cx: &Cx<dyn World>) -> Outcome {
-    let seals = i64::try_from(cx.profile.lin_epochs()).unwrap_or(i64::MAX);
+    let seals = i64::try_from(cx.lin_epochs()).unwrap_or(i64::MAX);
     let mut opener = cx.open("p").await?;
     let c: Names = opener.collection("c").await?;
     opener.seal(c, at(1)).await?;
