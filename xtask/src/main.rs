@@ -16,7 +16,7 @@ use std::process::ExitCode;
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
     (
         "test",
-        "[--ceph] run every test, doc tests too; with a real S3 server where one can be had; --only-ceph what needs one",
+        "run every test, doc tests too, and on a Ceph where one can be had; --no-ceph without, --only-ceph just what needs one",
     ),
     (
         "services",

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test of the workspace, or those on Ceph alone, and one line of counts at the end.
+//! `cargo xtask test`: every test of the workspace, on a Ceph too where one can be had, or those on Ceph alone; and one
+//! line of counts at the end.
 
 use std::collections::BTreeMap;
 
@@ -84,12 +85,13 @@ const ON_CEPH: [&str; 10] = [
 pub(crate) fn run(rest: &[String]) -> Result {
     let words: Vec<&str> = rest.iter().map(String::as_str).collect();
     let (arguments, ceph) = match words[..] {
-        ["--ceph"] => (&ALL[..], ceph()),
+        // One that the environment names is left out as well.
+        ["--no-ceph"] => (&ALL[..], Some(services::Ceph::none())),
         // Without one there would be nothing left to test.
         ["--only-ceph"] => (&ON_CEPH[..], Some(services::Ceph::start()?)),
         _ => {
             no_arguments("test", rest)?;
-            (&ALL[..], None)
+            (&ALL[..], ceph())
         }
     };
     let env = ceph.as_ref().map(services::Ceph::env).unwrap_or_default();

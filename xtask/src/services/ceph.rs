@@ -66,6 +66,14 @@ impl Ceph {
         }
     }
 
+    /// No Ceph, whatever the environment names.
+    pub(crate) fn none() -> Self {
+        Self {
+            env: vec![(CEPH, String::new())],
+            folder: None,
+        }
+    }
+
     pub(crate) fn env(&self) -> Vec<(&str, &str)> {
         let env = self.env.iter();
         env.map(|(name, value)| (*name, value.as_str())).collect()
