@@ -94,12 +94,18 @@ where
     let ended = cx.within(BOUND, &what, a.make(&id, &case.call)).await;
     let met = faults.disarm();
     let ended = ended?;
-    let seen = see_soon(b, &id, &what).await?;
     let mut is_certain = false;
+    // The handle that failed may not go its own way.
+    let seen = [
+        see_soon(b, &id, &what).await?,
+        see_soon(a, &id, &what).await?,
+    ];
     match &ended {
         Ok(answer) => {
             cx.eq(&what, answer, &states.answer)?;
-            cx.eq(format!("the row after {what}"), &seen, &states.new)?;
+            for seen in &seen {
+                cx.eq(format!("the row after {what}"), seen, &states.new)?;
+            }
         }
         Err(e) => {
             let never = matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported);
@@ -110,10 +116,12 @@ where
             }
             is_certain = e.outcome() == Effect::NotApplied;
             let what = format!("the row after {what}, which was {}", describe(e));
-            if is_certain {
-                cx.eq(what, &seen, &states.old)?;
-            } else {
-                states.either(&what, &seen)?;
+            for seen in &seen {
+                if is_certain {
+                    cx.eq(&what, seen, &states.old)?;
+                } else {
+                    states.either(&what, seen)?;
+                }
             }
         }
     }

@@ -1,11 +1,15 @@
 //! Wrong only where the medium fails.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
 use futures_util::FutureExt;
 use larder_conformance::Engine;
 use larder_traits::{ErrorKind, Fault};
 
 use super::m;
 use crate::mutants::Mutant;
+use crate::reference::lock;
 use crate::reference::medium::Trouble;
 
 pub(super) fn failing() -> Vec<Mutant> {
@@ -70,6 +74,39 @@ pub(super) fn failing() -> Vec<Mutant> {
                 s.fails.stage = |_| Err(Fault::not_applied(ErrorKind::Unavailable, "gone").into());
                 s.fails.write = |_| Err(Fault::unknown(ErrorKind::Unavailable, "gone").into());
                 s.fails.remove = |_| Err(Fault::unknown(ErrorKind::Unavailable, "gone").into());
+            },
+        ),
+        // Seen in d-engine, issue 381: a leader that the others cannot reach any more answers from what it has itself.
+        m(
+            "kv-cut-off-leader",
+            "KV-7",
+            &["KV-1", "KV-8", "C-1", "C-2"],
+            "a handle whose put failed answers by itself from then on, until a put gets through again",
+            |s| {
+                let own = Arc::new(Mutex::new(None));
+                let kept = Arc::clone(&own);
+                s.slow_write = Some(Box::new(move |place, key, value, ttl| {
+                    let kept = Arc::clone(&kept);
+                    async move {
+                        let write = || place.write(&key, value.clone(), ttl);
+                        let written = place.medium.timed(write).await;
+                        *lock(&kept) = written.err().map(|_| {
+                            let entries = lock(&place.entries);
+                            let values = entries
+                                .iter()
+                                .map(|(key, it)| (key.clone(), it.value.clone()));
+                            let mut values: BTreeMap<_, _> = values.collect();
+                            values.insert(key.clone(), value.clone());
+                            values
+                        });
+                        written.map_err(|trouble| trouble.at_commit().into())
+                    }
+                    .boxed()
+                }));
+                s.read = Box::new(move |place, key| match &*lock(&own) {
+                    Some(values) => Ok(values.get(key).cloned()),
+                    None => Ok(place.read(key)),
+                });
             },
         ),
         m(
