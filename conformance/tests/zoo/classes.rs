@@ -140,7 +140,7 @@ pub(crate) const REPLICAS: &[(&str, &[&str])] = &[
     ("minio#21526", &["hv-swap-on-absent"]),
     ("rustfs#1659", &["hv-two-creators"]),
     ("d-engine#371", &["hv-check-then-swap"]),
-    ("d-engine#381", &[]),
+    ("d-engine#381", &["kv-cut-off-leader"]),
     ("d-engine#329", &["kv-file-write-behind"]),
     ("etcd#20418", &["kv-pause-serves-old"]),
     ("etcd#9395", &["kv-file-ttl-restarts"]),
