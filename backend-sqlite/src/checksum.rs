@@ -1,14 +1,23 @@
 //! A checksum for each row, since SQLite keeps none: a damaged row is an error and never a wrong answer (C-3).
 
+use bytes::BytesMut;
 use larder_traits::Fault;
 
 use crate::error::corrupt;
 
 /// The checksum of a row, over its parts and their lengths, so that bytes cannot move from one part to the next.
-///
-/// Parts are gathered first: a row has many short ones, and each call of the checksum has a price of its own.
 #[derive(Clone, Debug)]
-pub(crate) struct Sum {
+pub(crate) struct Sum<P = Gathered>(P);
+
+/// Where the parts of a row go on their way into its checksum.
+pub(crate) trait Parts {
+    fn add(&mut self, part: &[u8]);
+    fn sum(&self) -> u32;
+}
+
+/// A few of them at a time: a row has many short ones, and each call of the checksum has a price of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Gathered {
     of_before: u32,
     gathered: [u8; GATHERED_LEN_BYTES],
     len: usize,
@@ -16,30 +25,7 @@ pub(crate) struct Sum {
 
 const GATHERED_LEN_BYTES: usize = 192;
 
-impl Sum {
-    #[inline]
-    pub(crate) fn new() -> Self {
-        Self {
-            of_before: 0,
-            gathered: [0; GATHERED_LEN_BYTES],
-            len: 0,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn bytes(mut self, part: &[u8]) -> Self {
-        let len = u64::try_from(part.len()).unwrap_or(u64::MAX);
-        self.add(&len.to_le_bytes());
-        self.add(part);
-        self
-    }
-
-    #[inline]
-    pub(crate) fn number(mut self, part: i64) -> Self {
-        self.add(&part.to_le_bytes());
-        self
-    }
-
+impl Parts for Gathered {
     #[inline]
     fn add(&mut self, part: &[u8]) {
         if let Some(room) = self.gathered[self.len..].get_mut(..part.len()) {
@@ -55,6 +41,54 @@ impl Sum {
     fn sum(&self) -> u32 {
         crc32c::crc32c_append(self.of_before, &self.gathered[..self.len])
     }
+}
+
+/// All of them, for who wants to keep them.
+impl Parts for &mut BytesMut {
+    #[inline]
+    fn add(&mut self, part: &[u8]) {
+        self.extend_from_slice(part);
+    }
+
+    #[inline]
+    fn sum(&self) -> u32 {
+        crc32c::crc32c(self)
+    }
+}
+
+impl Sum {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self(Gathered {
+            of_before: 0,
+            gathered: [0; GATHERED_LEN_BYTES],
+            len: 0,
+        })
+    }
+}
+
+impl<'a> Sum<&'a mut BytesMut> {
+    /// The same sum, of parts that are left in `kept`, which is empty: each number in 8 bytes, all else behind its length in 8.
+    #[inline]
+    pub(crate) fn kept_in(kept: &'a mut BytesMut) -> Self {
+        Self(kept)
+    }
+}
+
+impl<P: Parts> Sum<P> {
+    #[inline]
+    pub(crate) fn bytes(mut self, part: &[u8]) -> Self {
+        let len = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        self.0.add(&len.to_le_bytes());
+        self.0.add(part);
+        self
+    }
+
+    #[inline]
+    pub(crate) fn number(mut self, part: i64) -> Self {
+        self.0.add(&part.to_le_bytes());
+        self
+    }
 
     /// A number that may be missing; what is missing differs from every number.
     pub(crate) fn maybe(self, part: Option<i64>) -> Self {
@@ -66,21 +100,16 @@ impl Sum {
 
     /// As it is stored.
     pub(crate) fn get(&self) -> i64 {
-        i64::from(self.sum())
+        i64::from(self.0.sum())
     }
 
     /// Refuses a row whose stored checksum is another.
     pub(crate) fn check(&self, stored: i64) -> Result<(), Fault> {
-        check(self.sum(), stored)
+        if self.get() == stored {
+            return Ok(());
+        }
+        Err(corrupt("a row does not match its checksum"))
     }
-}
-
-/// Refuses a row of this checksum if it was stored with another.
-pub(crate) fn check(of_row: u32, stored: i64) -> Result<(), Fault> {
-    if i64::from(of_row) == stored {
-        return Ok(());
-    }
-    Err(corrupt("a row does not match its checksum"))
 }
 
 #[cfg(test)]
@@ -114,6 +143,10 @@ mod tests {
                 let whole = [&a[..], &b, &5_i64.to_le_bytes()].concat();
                 let sum = Sum::new().bytes(parts[0]).bytes(parts[1]).number(5);
                 assert_eq!(sum.get(), i64::from(crc32c::crc32c(&whole)));
+                let mut kept = BytesMut::new();
+                let sum = Sum::kept_in(&mut kept).bytes(parts[0]).bytes(parts[1]);
+                assert_eq!(sum.number(5).get(), i64::from(crc32c::crc32c(&whole)));
+                assert_eq!(kept, whole);
             }
         }
     }

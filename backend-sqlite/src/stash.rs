@@ -9,7 +9,7 @@ use std::collections::btree_map::Entry;
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use larder_traits::Fault;
 use larder_traits::stash::driver::{check_bounds, check_name};
 use larder_traits::stash::{
@@ -18,7 +18,7 @@ use larder_traits::stash::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use crate::checksum::{Sum, check};
+use crate::checksum::{Parts, Sum};
 use crate::error::{corrupt, fenced, native};
 use crate::native::SqlitePlace;
 use crate::state::State;
@@ -226,7 +226,15 @@ fn create(conn: &Connection, name: &str) -> Result<CollectionId, StashError> {
 }
 
 fn row_sum(collection: i64, key: &[u8], value: &[u8], time: Timestamp, diff: Diff) -> Sum {
-    let of_row = Sum::new().number(collection).bytes(key).bytes(value);
+    sum_into(Sum::new(), collection, (key, value, time, diff))
+}
+
+fn sum_into<P: Parts>(
+    sum: Sum<P>,
+    collection: i64,
+    (key, value, time, diff): (&[u8], &[u8], Timestamp, Diff),
+) -> Sum<P> {
+    let of_row = sum.number(collection).bytes(key).bytes(value);
     of_row.number(time).number(diff)
 }
 
@@ -250,19 +258,12 @@ const SHARED_LEN_BYTES: usize = 1 << 16;
 fn pack_row(row: &Row<'_>, collection: i64, memory: &mut BytesMut) -> Result<RawRow, Fault> {
     let (key, value) = (blob(row, 0)?, blob(row, 1)?);
     let (time, diff) = (integer(row, 2)?, integer(row, 3)?);
-    let len_of = |part: &[u8]| u64::try_from(part.len()).unwrap_or(u64::MAX);
     let len = 5 * size_of::<u64>() + key.len() + value.len();
     if memory.capacity() < len {
         *memory = BytesMut::with_capacity(SHARED_LEN_BYTES.max(len));
     }
-    memory.put_i64_le(collection);
-    memory.put_u64_le(len_of(key));
-    memory.put_slice(key);
-    memory.put_u64_le(len_of(value));
-    memory.put_slice(value);
-    memory.put_i64_le(time);
-    memory.put_i64_le(diff);
-    check(crc32c::crc32c(memory), integer(row, 4)?)?;
+    let sum = sum_into(Sum::kept_in(memory), collection, (key, value, time, diff));
+    sum.check(integer(row, 4)?)?;
     let mut packed = memory.split().freeze();
     packed.advance(2 * size_of::<u64>());
     let key = packed.split_to(key.len());
