@@ -9,14 +9,7 @@ use std::process::ExitCode;
 
 use larder_conformance::{backend, blob_multi, high_volume};
 
-use real::{Rows, Server, World};
-
-pub(crate) const SERVER: Server = Server {
-    name: "ceph",
-    variable: "LARDER_TEST_CEPH",
-    access_key: "larder-access",
-    secret_key: "larder-secret",
-};
+use real::{Rows, World};
 
 fn main() -> ExitCode {
     let index = "where a PUT replaces an object while it is deleted, Ceph can drop it from its index (see the README)";

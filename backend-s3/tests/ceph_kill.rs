@@ -20,15 +20,6 @@ use larder_s3::{S3Blob, S3Config, S3Place};
 use libtest_mimic::{Arguments, Trial};
 
 use calls::{Clients, Load};
-use real::Server;
-
-/// The gateway that stays.
-pub(crate) const SERVER: Server = Server {
-    name: "ceph",
-    variable: "LARDER_TEST_CEPH",
-    access_key: "larder-access",
-    secret_key: "larder-secret",
-};
 
 /// The script that is one more gateway, on the port that is its argument.
 const SCRIPT: &str = "LARDER_TEST_CEPH_GATEWAY";
@@ -112,7 +103,7 @@ fn spawn(script: &OsString, port: u16) -> std::io::Result<Child> {
 async fn blobs(endpoint: &str) -> Result<S3Blob, BoxError> {
     let config = S3Config::new(BUCKET)
         .with_endpoint(endpoint)
-        .with_credentials(SERVER.access_key, SERVER.secret_key)
+        .with_credentials(real::ACCESS_KEY, real::SECRET_KEY)
         .with_prefix(format!("{}", std::process::id()))
         .with_part_len_bytes((5_usize << 20).try_into()?)
         .with_conditional_writes(false);
@@ -177,7 +168,7 @@ fn run(stays: &str, script: OsString) -> Result<(), BoxError> {
 
 fn main() -> ExitCode {
     const NAME: &str = "calls_through_kills_of_a_gateway_are_linearizable";
-    let trial = match (SERVER.endpoints().pop(), std::env::var_os(SCRIPT)) {
+    let trial = match (real::endpoint(), std::env::var_os(SCRIPT)) {
         (Some(stays), Some(script)) => Trial::test(NAME, move || {
             run(&stays, script).map_err(|e| e.to_string().into())
         }),

@@ -7,7 +7,7 @@ mod powers;
 mod server;
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -16,14 +16,14 @@ use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, backend, blob_mul
 use larder_s3::{S3Backend, S3Blob, S3Config, S3HighVolume, S3Place};
 use larder_traits::TestClock;
 
+use powers::Places;
 use server::{ACCESS_KEY, BUCKET, SECRET_KEY, Server, Store};
 
 /// A server of its own, and a proxy before it.
 struct World {
     server: Server,
     proxy: Arc<Proxy>,
-    clock: Arc<TestClock>,
-    opened: Mutex<Vec<S3Place>>,
+    places: Places,
 }
 
 fn config(endpoint: &str, place: &str) -> S3Config {
@@ -52,14 +52,8 @@ impl World {
     }
 
     async fn place(&self, place: &str, conditions: bool) -> Result<S3Place, BoxError> {
-        let clock = Arc::<TestClock>::clone(&self.clock);
-        let config = config(&self.endpoint(), place)
-            .with_conditional_writes(conditions)
-            .with_clock(clock);
-        let place = S3Place::open(config).await?;
-        let mut opened = self.opened.lock().map_err(|e| e.to_string())?;
-        opened.push(place.clone());
-        Ok(place)
+        let config = config(&self.endpoint(), place).with_conditional_writes(conditions);
+        self.places.open(config).await
     }
 }
 
@@ -70,8 +64,7 @@ impl Fixture for World {
         Ok(Self {
             server,
             proxy,
-            clock: Arc::default(),
-            opened: Mutex::default(),
+            places: Places::default(),
         })
     }
 
@@ -80,14 +73,11 @@ impl Fixture for World {
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {
-        Some(Arc::clone(&self.clock))
+        Some(self.places.clock())
     }
 
     async fn settle(&self) {
-        let opened = self.opened.lock().expect("nothing panics with it").clone();
-        for place in opened {
-            place.settled().await;
-        }
+        self.places.settle().await;
     }
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {

@@ -1,10 +1,39 @@
-//! What a world on any server offers to the suite: answers that look like a success and are none, and the names of what
-//! others put around a place.
+//! What a world on any server offers to the suite: its places, answers that look like a success and are none, and the
+//! names of what others put around a place.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use larder_conformance::proxy::{Answer, Misbehaviour, Proxy};
-use larder_conformance::{FaultKind, Faults};
+use larder_conformance::{BoxError, FaultKind, Faults};
+use larder_s3::{S3Config, S3Place};
+use larder_traits::TestClock;
+
+/// The places that a world has opened, on one clock.
+#[derive(Default)]
+pub(crate) struct Places {
+    clock: Arc<TestClock>,
+    opened: Mutex<Vec<S3Place>>,
+}
+
+impl Places {
+    pub(crate) fn clock(&self) -> Arc<TestClock> {
+        Arc::clone(&self.clock)
+    }
+
+    pub(crate) async fn open(&self, config: S3Config) -> Result<S3Place, BoxError> {
+        let place = S3Place::open(config.with_clock(self.clock())).await?;
+        let mut opened = self.opened.lock().map_err(|e| e.to_string())?;
+        opened.push(place.clone());
+        Ok(place)
+    }
+
+    pub(crate) async fn settle(&self) {
+        let opened = self.opened.lock().expect("nothing panics with it").clone();
+        for place in opened {
+            place.settled().await;
+        }
+    }
+}
 
 /// The kinds of such answers, with the words for how they are wrong.
 pub(crate) fn garbled(proxy: &Arc<Proxy>) -> Vec<(&'static str, Arc<dyn Faults>)> {

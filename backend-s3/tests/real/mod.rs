@@ -1,4 +1,4 @@
-//! The suite on a real server, with a proxy before it that makes it fail. Who includes this says which server, in `SERVER`.
+//! Ceph's object gateway, with a proxy before it that makes it fail.
 
 #![allow(
     dead_code,
@@ -10,8 +10,7 @@ mod powers;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -25,47 +24,33 @@ use larder_s3::{S3Backend, S3Blob, S3Config, S3HighVolume, S3Place};
 use larder_traits::TestClock;
 use libtest_mimic::{Arguments, Completion, Trial};
 
-use crate::SERVER;
+use powers::Places;
 
-/// A server that `cargo xtask services` starts.
-pub(crate) struct Server {
-    /// Its name there.
-    pub(crate) name: &'static str,
-    /// What names its addresses, with commas between several.
-    pub(crate) variable: &'static str,
-    /// The credentials of its user.
-    pub(crate) access_key: &'static str,
-    pub(crate) secret_key: &'static str,
-}
+/// The variable that names the gateway, and the user that `cargo xtask services` makes there.
+const VARIABLE: &str = "LARDER_TEST_CEPH";
+pub(crate) const ACCESS_KEY: &str = "larder-access";
+pub(crate) const SECRET_KEY: &str = "larder-secret";
 
-impl Server {
-    /// Where its nodes are; nowhere, if it was not started.
-    pub(crate) fn endpoints(&self) -> Vec<String> {
-        let all = std::env::var(self.variable).unwrap_or_default();
-        let all = all.split(',').filter(|it| !it.is_empty());
-        all.map(str::to_owned).collect()
-    }
+/// Where the gateway is, if one was started.
+pub(crate) fn endpoint() -> Option<String> {
+    std::env::var(VARIABLE).ok().filter(|it| !it.is_empty())
 }
 
 const BUCKET: &str = "larder-conformance";
 
 pub(crate) struct World {
-    /// The first node itself.
+    /// The gateway itself.
     endpoint: String,
     /// What the names of this world start with, so that worlds share the bucket and nothing else.
     prefix: String,
     proxy: Arc<Proxy>,
-    /// The ways to the other nodes, if there are any. Places are opened on all in turn.
-    others: Vec<Proxy>,
-    turn: AtomicUsize,
-    clock: Arc<TestClock>,
-    opened: Mutex<Vec<S3Place>>,
+    places: Places,
 }
 
 fn config(endpoint: &str) -> S3Config {
     S3Config::new(BUCKET)
         .with_endpoint(endpoint)
-        .with_credentials(SERVER.access_key, SERVER.secret_key)
+        .with_credentials(ACCESS_KEY, SECRET_KEY)
         .with_page_keys_max(500)
         .with_in_flight_max(const { NonZeroUsize::new(32).expect("it is not zero") })
         // The shortest parts that the gateway accepts, and values of two parts that the quick profile still writes.
@@ -82,10 +67,7 @@ async fn proxy(endpoint: &str) -> Result<Proxy, BoxError> {
 
 impl World {
     fn through_proxy(&self) -> String {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
-        let other = turn.checked_sub(1).and_then(|at| self.others.get(at));
-        let proxy = other.unwrap_or(&self.proxy);
-        format!("http://{}", proxy.addr())
+        format!("http://{}", self.proxy.addr())
     }
 
     /// Blobs have no use for conditions, and what tries them costs requests.
@@ -96,35 +78,22 @@ impl World {
     async fn place(&self, place: &str, conditions: bool) -> Result<S3Place, BoxError> {
         let config = config(&self.through_proxy())
             .with_prefix(format!("{}/{place}", self.prefix))
-            .with_conditional_writes(conditions)
-            .with_clock(Arc::<TestClock>::clone(&self.clock));
-        let place = S3Place::open(config).await?;
-        let mut opened = self.opened.lock().map_err(|e| e.to_string())?;
-        opened.push(place.clone());
-        Ok(place)
+            .with_conditional_writes(conditions);
+        self.places.open(config).await
     }
 }
 
 impl Fixture for World {
     async fn new(env: &Env) -> Result<Self, BoxError> {
-        let [endpoint, rest @ ..] = &SERVER.endpoints()[..] else {
-            return Err("there is no server".into());
-        };
-        let mut others = Vec::new();
-        for endpoint in rest {
-            others.push(proxy(endpoint).await?);
-        }
+        let endpoint = endpoint().ok_or("there is no gateway")?;
         // Creating it again does nothing.
-        let create = client(endpoint).create_bucket().bucket(BUCKET);
+        let create = client(&endpoint).create_bucket().bucket(BUCKET);
         create.send().await?;
         Ok(Self {
             prefix: env.prefix.clone(),
-            proxy: Arc::new(proxy(endpoint).await?),
-            endpoint: endpoint.clone(),
-            others,
-            turn: AtomicUsize::new(0),
-            clock: Arc::default(),
-            opened: Mutex::default(),
+            proxy: Arc::new(proxy(&endpoint).await?),
+            endpoint,
+            places: Places::default(),
         })
     }
 
@@ -133,20 +102,15 @@ impl Fixture for World {
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {
-        Some(Arc::clone(&self.clock))
+        Some(self.places.clock())
     }
 
     async fn settle(&self) {
-        let opened = self.opened.lock().expect("nothing panics with it").clone();
-        for place in opened {
-            place.settled().await;
-        }
+        self.places.settle().await;
     }
 
-    /// Of one way to a server, not of several.
     fn faults(&self) -> Option<Arc<dyn Faults>> {
-        let proxy = Arc::<Proxy>::clone(&self.proxy);
-        self.others.is_empty().then_some(proxy as Arc<dyn Faults>)
+        Some(Arc::<Proxy>::clone(&self.proxy))
     }
 
     fn is_remote(&self) -> bool {
@@ -161,7 +125,7 @@ impl Fixture for World {
 /// Amazon's client, without anything of ours.
 pub(crate) fn client(endpoint: &str) -> Client {
     let http = aws_smithy_http_client::Builder::new().build_http();
-    let credentials = Credentials::new(SERVER.access_key, SERVER.secret_key, None, None, "test");
+    let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test");
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .http_client(http)
@@ -187,7 +151,7 @@ impl blob_multi::Open for World {
         client.create_bucket().bucket(&bucket).send().await?;
         let removed = S3Config::new(&bucket)
             .with_endpoint(&self.endpoint)
-            .with_credentials(SERVER.access_key, SERVER.secret_key);
+            .with_credentials(ACCESS_KEY, SECRET_KEY);
         let nowhere = S3Place::open(removed).await?;
         client.delete_bucket().bucket(&bucket).send().await?;
         let short = proxy(&self.endpoint).await?;
@@ -201,11 +165,7 @@ impl blob_multi::Open for World {
     }
 
     fn garbled(&self) -> Vec<(&'static str, Arc<dyn Faults>)> {
-        if self.others.is_empty() {
-            powers::garbled(&self.proxy)
-        } else {
-            Vec::new()
-        }
+        powers::garbled(&self.proxy)
     }
 
     fn foreign(&self, place: &str) -> Option<Arc<dyn blob_multi::Foreign>> {
@@ -306,26 +266,24 @@ impl high_volume::Open for Rows {
     }
 }
 
-/// The `main` of the suite on such a server, or of nothing but the reason why there is none.
+/// The `main` of the suite on the gateway, or of nothing but the reason why there is none.
 pub(crate) fn main(suites: Vec<Suite>) -> ExitCode {
-    if !SERVER.endpoints().is_empty() {
+    if endpoint().is_some() {
         return harness::main(env!("CARGO_PKG_NAME"), suites);
     }
     let ignored = suites.iter().map(|suite| {
         let contract = suite.contract().name().replace('-', "_");
-        absent(&format!("{contract}::on_{}", SERVER.name))
+        absent(&format!("{contract}::on_ceph"))
     });
     let arguments = Arguments::from_args();
     libtest_mimic::run(&arguments, ignored.collect()).exit_code()
 }
 
-/// What stands for tests that need the server, where there is none.
+/// What stands for tests that need the gateway, where there is none.
 pub(crate) fn absent(name: &str) -> Trial {
     Trial::ignorable_test(name, || {
-        let name = SERVER.name;
-        let why = format!(
-            "no {name} here: `cargo xtask services up {name}` starts one, or says what is missing"
-        );
+        let why =
+            "no ceph here: `cargo xtask services up ceph` starts one, or says what is missing";
         Ok(Completion::ignored_with(why))
     })
 }
