@@ -72,6 +72,7 @@ fn work() {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc;
     use std::thread;
 
@@ -98,24 +99,29 @@ mod tests {
         assert!(wait(&receive, || Duration::from_secs(60)).is_err());
     }
 
+    /// What `look` finds while there is work for eight times the processors.
+    fn on_a_crowded_machine(look: impl FnOnce() -> f64) -> f64 {
+        let stop = AtomicBool::new(false);
+        let threads = 8 * thread::available_parallelism().map_or(2, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        work();
+                    }
+                });
+            }
+            let found = look();
+            stop.store(true, Ordering::Relaxed);
+            found
+        })
+    }
+
     #[test]
     fn a_second_on_a_crowded_machine_counts_for_less() {
         // Failure: on a machine with eight builds at work, `C-6.2` of a sound store was called a hang after 60 s.
         // Cause: the bound of a check was one of the wall clock. Fix: it is one of the time that the machine gave.
-        let stop = AtomicU64::new(0);
-        let threads = 8 * thread::available_parallelism().map_or(2, usize::from);
-        let crowded = thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while stop.load(Ordering::Relaxed) == 0 {
-                        work()
-                    }
-                });
-            }
-            let crowded = (0..20).map(|_| slowdown()).fold(1.0, f64::max);
-            stop.store(1, Ordering::Relaxed);
-            crowded
-        });
+        let crowded = on_a_crowded_machine(|| (0..20).map(|_| slowdown()).fold(1.0, f64::max));
         assert!(crowded > 1.5, "{crowded}");
     }
 
@@ -124,20 +130,9 @@ mod tests {
         // Failure: under a load of 26, checks of sound stores failed for time, and no canary had seen anything.
         // Cause: work that took as long as ever was taken for work on an idle machine, by a process that had known no
         // other. Fix: it is measured in pieces that are shorter than a turn, of which one at least was not disturbed.
-        let stop = AtomicU64::new(0);
-        let threads = 8 * thread::available_parallelism().map_or(2, usize::from);
-        let least = thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while stop.load(Ordering::Relaxed) == 0 {
-                        work()
-                    }
-                });
-            }
+        let least = on_a_crowded_machine(|| {
             BEST_NS.store(u64::MAX, Ordering::Relaxed);
-            let least = (0..5).map(|_| slowdown()).fold(f64::INFINITY, f64::min);
-            stop.store(1, Ordering::Relaxed);
-            least
+            (0..5).map(|_| slowdown()).fold(f64::INFINITY, f64::min)
         });
         assert!(least > 1.2, "{least}");
     }

@@ -352,9 +352,7 @@ fn holds_on_all_seeds(benign: &Benign, found: &Mutex<Found>) -> Result<(), Faile
 /// A store's own seed, so that as many stores on one seed are not the same calls over and over.
 fn seed_of(number: u64, benign: &Benign) -> u64 {
     let name = format!("{} {} {number}", benign.contract.name(), benign.id);
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    reference::files::hash(name.as_bytes())
 }
 
 /// Whether no check fails; and, if `strict`, whether each comes to a verdict.

@@ -117,7 +117,7 @@ pub(crate) fn failed(e: io::Error) -> Fault {
     Fault::unknown(kind, "a file").because(e)
 }
 
-fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
