@@ -6,11 +6,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use larder_conformance::{
-    BoxError, Caps, Env, Fixture, Probe, backend, blob_multi, blob_store, high_volume, kv_client,
-    stash,
+    BoxError, Caps, Env, Fixture, Probe, backend, blob_multi, blob_store, change_log, high_volume,
+    kv_client, stash,
 };
 use larder_mem::{
-    MemBlobMulti, MemBlobStore, MemConfig, MemHighVolume, MemKvClient, MemPlace, MemStash,
+    MemBlobMulti, MemBlobStore, MemChangeLog, MemConfig, MemHighVolume, MemKvClient, MemPlace,
+    MemStash,
 };
 use larder_traits::{TestClock, stash::StashDriver};
 
@@ -98,7 +99,8 @@ opens!(
     blob_store: MemBlobStore = blob_store,
     backend: MemHighVolume = high_volume,
     high_volume: MemHighVolume = high_volume,
-    kv_client: MemKvClient = kv_client
+    kv_client: MemKvClient = kv_client,
+    change_log: MemChangeLog = change_log
 );
 
 impl stash::Open for World {
@@ -120,4 +122,5 @@ larder_conformance::main!(
     backend: World,
     high_volume: World,
     kv_client: World,
+    change_log: World,
 );

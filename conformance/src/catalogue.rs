@@ -16,6 +16,7 @@ pub fn catalogue() -> Vec<CheckInfo> {
     list(Contract::HighVolume, checks::backend::OBJECTS, &mut all);
     list(Contract::Backend, checks::backend::TABLES, &mut all);
     list(Contract::KvClient, checks::kv_client::TABLES, &mut all);
+    list(Contract::ChangeLog, checks::change_log::TABLES, &mut all);
     all
 }
 

@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn the_page_parses_into_clauses_with_texts() {
         let clauses = clauses();
-        assert_eq!(clauses.len(), 82);
+        assert_eq!(clauses.len(), 89);
         assert!(clauses.iter().all(|clause| !clause.text.is_empty()));
         let first = clauses.first().unwrap();
         assert_eq!(first.id, "C-1");

@@ -58,6 +58,7 @@ pub mod backend;
 pub mod blob_multi;
 pub mod blob_store;
 mod catalogue;
+pub mod change_log;
 mod check;
 mod checks;
 mod contract;

@@ -5,6 +5,7 @@
 
 pub mod blob_multi;
 pub mod blob_store;
+pub mod change_log;
 pub mod high_volume;
 pub mod kv_client;
 pub mod stash;

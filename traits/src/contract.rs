@@ -18,17 +18,20 @@ pub enum Contract {
     Backend,
     /// [`KvClient`](crate::KvClient)
     KvClient,
+    /// [`ChangeLog`](crate::ChangeLog)
+    ChangeLog,
 }
 
 impl Contract {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BlobMulti,
         Self::Stash,
         Self::BlobStore,
         Self::HighVolume,
         Self::Backend,
         Self::KvClient,
+        Self::ChangeLog,
     ];
 
     /// Its name on the command line and in reports.
@@ -41,6 +44,7 @@ impl Contract {
             Self::HighVolume => "high-volume",
             Self::Backend => "backend",
             Self::KvClient => "kv-client",
+            Self::ChangeLog => "change-log",
         }
     }
 

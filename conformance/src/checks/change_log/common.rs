@@ -1,0 +1,338 @@
+//! C: what is common to all contracts, asked of `ChangeLog`.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use larder_traits::{Change, ChangeId, Classify, ErrorKind, Outcome as Effect, Step, WriterId};
+use proptest::prelude::*;
+
+use super::{at, change, dropped, ended, failing, for_ever, id, object, work, writer};
+use crate::change_log::World;
+use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
+use crate::cx::Cx;
+use crate::engine::damage;
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new(
+        "C-1.1",
+        "every provoked error has a kind and an outcome, and NotApplied stays without effect",
+    )
+    .kills("false NotApplied")
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::c_1_1(cx))),
+    Check::new(
+        "C-1.2",
+        "one native error before and after the commit point has two outcomes",
+    )
+    .kills("outcome from native error")
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(failing::c_1_2(cx))),
+    Check::new(
+        "C-1.3",
+        "no error is told apart by its text or converted without an outcome",
+    )
+    .level(Level::Untestable(
+        "a source rule, held by the repository's own tidy check",
+    )),
+    Check::new(
+        "C-2.1",
+        "eight handles opened at once each see what all of them recorded",
+    )
+    .kills("truncating open, private cache")
+    .run(|cx| Box::pin(c_2_1(cx))),
+    Check::new(
+        "C-2.2",
+        "a handle that is dropped takes nothing with it from the others",
+    )
+    .kills("close destroys shared state")
+    .run(|cx| Box::pin(c_2_2(cx))),
+    Check::new(
+        "C-3.1",
+        "random and extreme arguments of every method end in an answer or a classified refusal",
+    )
+    .kills("panic, overflow")
+    .run(|cx| Box::pin(c_3_1(cx))),
+    Check::new(
+        "C-3.2",
+        "files with flipped bits, zeroed sectors and cut ends are opened and used",
+    )
+    .kills("panic, hang")
+    .engines(&[Engine::Fault, Engine::Power])
+    .run(|cx| Box::pin(c_3_2(cx))),
+    Check::new(
+        "C-4.1",
+        "objects of the longest name that a backend has are recorded whole",
+    )
+    .kills("silent cut")
+    .run(|cx| Box::pin(c_4_1(cx))),
+    Check::new(
+        "C-4.2",
+        "fifty calls more than may be in flight all end, and the handle works on",
+    )
+    .kills("deadlock")
+    .run(|cx| Box::pin(c_4_2(cx))),
+    Check::new(
+        "C-5.1",
+        "a lease ends by the times that are given, be they of the past or to come",
+    )
+    .kills("hidden clock")
+    .run(|cx| Box::pin(c_5_1(cx))),
+    Check::new("C-6.1", "every method dropped at every await")
+        .kills("half a claim, poisoned store")
+        .engines(&[Engine::Cancel])
+        .run(|cx| Box::pin(dropped::c_6_1(cx))),
+    Check::new(
+        "C-6.2",
+        "twice the pool's size of dropped calls, then a call",
+    )
+    .kills("leaked permit, lock")
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(dropped::c_6_2(cx))),
+    Check::new(
+        "C-6.3",
+        "a dropped call does not land after a later acknowledged one, as far as declared",
+    )
+    .kills("false Fenced")
+    .level(Level::Declared)
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(dropped::c_6_3(cx))),
+    Check::new(
+        "C-6.4",
+        "one of several queued calls is dropped, the others end",
+    )
+    .kills("lost wake-up")
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(dropped::c_6_4(cx))),
+];
+
+async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {
+    let first = cx.open_as("first", "p").await?;
+    let before = change(100, 0);
+    first.record(writer(100), &before).await?;
+    first.renew(writer(100), for_ever()).await?;
+    let names = ["h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7"];
+    let opened = join_all(names.iter().map(|name| cx.open_as(name, "p"))).await;
+    let handles = opened.into_iter().collect::<Result<Vec<_>, Stop>>()?;
+    let records = handles.iter().zip(0..).map(|(handle, n)| async move {
+        handle.renew(writer(n), for_ever()).await?;
+        handle.record(writer(n), &change(n, 0)).await
+    });
+    join_all(records).await.into_iter().collect::<Outcome>()?;
+    for handle in handles.iter().chain([&first]) {
+        let what = "recorded before the eight opens";
+        let before = [before.clone()];
+        handle.expect(what, writer(100), &before).await?;
+        for n in 0..8 {
+            let own = [change(n, 0)];
+            handle
+                .expect("recorded by one of eight", writer(n), &own)
+                .await?;
+        }
+    }
+    // What a handle has shown once it must not keep for itself, nor the leases that it has seen.
+    for (n, handle) in (0..).zip(&handles) {
+        let next = handles.get(usize::try_from(n + 1).unwrap_or_default());
+        let next = next.unwrap_or(&first);
+        handle.record(writer(n), &change(n, 1)).await?;
+        let own = [change(n, 1)];
+        next.expect("recorded again", writer(n), &own).await?;
+        handle.complete(writer(n), id(n)).await?;
+        next.expect("struck out", writer(n), &[]).await?;
+        let claimed = next.claim(writer(200), at(0), usize::MAX).await?;
+        cx.eq("what the living leave to a claim", &claimed, &Vec::new())?;
+    }
+    Ok(())
+}
+
+async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    a.record(writer(1), &change(1, 0)).await?;
+    a.renew(writer(1), at(5_000)).await?;
+    b.record(writer(1), &change(2, 0)).await?;
+    drop(a);
+    let both = [change(1, 0), change(2, 0)];
+    let what = "after the other handle was dropped";
+    b.expect(what, writer(1), &both).await?;
+    let c = cx.open_as("c", "p").await?;
+    for handle in [&b, &c] {
+        let claimed = handle.claim(writer(2), at(4_999), usize::MAX).await?;
+        cx.eq("under the lease by the dropped handle", &claimed.len(), &0)?;
+        handle.expect("on a new handle", writer(1), &both).await?;
+    }
+    c.complete(writer(1), id(1)).await?;
+    c.record(writer(1), &change(3, 0)).await?;
+    drop(c);
+    let left = [change(2, 0), change(3, 0)];
+    let what = "after the new handle was dropped";
+    b.expect(what, writer(1), &left).await?;
+    drop(b);
+    if cx.caps.durability == larder_traits::Durability::None {
+        return Ok(());
+    }
+    let d = cx.open_as("d", "p").await?;
+    d.expect("after all were dropped", writer(1), &left).await?;
+    let claimed = d.claim(writer(2), at(4_999), usize::MAX).await?;
+    cx.eq(
+        "under the lease, after all were dropped",
+        &claimed.len(),
+        &0,
+    )
+}
+
+/// Times at which arithmetic goes wrong, and ordinary ones.
+fn times() -> Vec<SystemTime> {
+    let epoch = SystemTime::UNIX_EPOCH;
+    let spans = [
+        Duration::ZERO,
+        Duration::from_nanos(1),
+        Duration::from_secs(1),
+        Duration::from_secs(u64::from(u32::MAX)),
+        Duration::from_millis(i64::MAX.unsigned_abs()),
+        Duration::from_secs(i64::MAX.unsigned_abs()),
+        Duration::from_secs(1 << 40),
+    ];
+    let mut times = vec![at(0), at(1_000), for_ever()];
+    for span in spans {
+        times.extend(epoch.checked_add(span));
+        times.extend(epoch.checked_sub(span));
+    }
+    times
+}
+
+async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let stays = change(900, 0);
+    a.record(writer(900), &stays).await?;
+    let last = times().into_iter().max().unwrap_or_else(for_ever);
+    ended("the longest lease", a.try_renew(writer(900), last).await)?;
+    let mut rng = cx.rng();
+    let times = times();
+    let lengths = [0, 1, 255, 256, 1_000, 5_000];
+    for _ in 0..80 {
+        let mut bytes = [0_u8; 16];
+        match rng.random_range(0..3) {
+            0 => {}
+            1 => bytes = [0xff; 16],
+            _ => bytes.fill_with(|| rng.random()),
+        }
+        let by = WriterId::from_bytes(bytes);
+        let time = times[rng.random_range(0..times.len())];
+        let handle = if rng.random() { &a } else { &b };
+        match rng.random_range(0..5) {
+            0 => {
+                let len = lengths[rng.random_range(0..lengths.len())];
+                let key: String = (0..len).map(|_| rng.random::<char>()).collect();
+                let mut change = Change::new(ChangeId::from_bytes(bytes), object(key), Step::Swap);
+                change.replaced = Some(object("\u{0}"));
+                match handle.try_record(by, &change).await {
+                    Err(e) if e.kind() == ErrorKind::Conflict => {}
+                    result => ended("record", result)?,
+                }
+            }
+            1 => match handle.try_complete(by, ChangeId::from_bytes(bytes)).await {
+                Err(e) if e.kind() == ErrorKind::Conflict => {}
+                result => ended("complete", result)?,
+            },
+            2 => ended("changes", handle.try_changes(by).await.map(drop))?,
+            3 => ended("renew", handle.try_renew(by, time).await)?,
+            _ => {
+                let limit = [0, 1, usize::MAX][rng.random_range(0..3)];
+                // Not the last of all times, at which every lease has ended.
+                let now = time.min(for_ever());
+                let claimed = handle.try_claim(by, now, limit).await;
+                ended("claim", claimed.map(drop))?;
+            }
+        }
+    }
+    let what = "after odd arguments to others, under the longest lease";
+    b.expect(what, writer(900), &[stays]).await
+}
+
+async fn c_4_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let len = cx.caps.high_volume.id_len_bytes_max;
+    let name = |letter: &str| {
+        let room = len.saturating_sub(object("").to_string().len());
+        let each = object(letter).to_string().len() - object("").to_string().len();
+        object(letter.repeat(room / each.max(1)))
+    };
+    let mut longest = Change::new(id(1), name("o"), Step::Remove);
+    longest.created = Some(name("c"));
+    longest.replaced = Some(name("\u{e9}"));
+    a.record(writer(1), &longest).await?;
+    let what = "names as long as an id may be";
+    b.expect(what, writer(1), &[longest.clone()]).await?;
+    let c = cx.open_as("c", "p").await?;
+    let claimed = c.claim(writer(2), at(0), 1).await?;
+    cx.eq("a claim of it", &claimed, &vec![longest])
+}
+
+/// How many calls are put in flight where no bound on them is declared.
+const IN_FLIGHT_UNDECLARED: usize = 64;
+/// How many calls this check makes at most.
+const CALLS_MAX: usize = 10_000;
+
+async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
+    const BOUND: Duration = Duration::from_secs(30);
+    let (a, b) = cx.open_two("p").await?;
+    let count = cx.caps.in_flight_max.unwrap_or(IN_FLIGHT_UNDECLARED) + 50;
+    if count > CALLS_MAX {
+        let why = format!("declares that more than {CALLS_MAX} calls may be in flight");
+        return Err(Stop::Ignored(why));
+    }
+    let numbers = 0..u64::try_from(count).unwrap_or_default();
+    let calls = numbers.map(|n| {
+        let a = a.clone();
+        tokio::spawn(async move {
+            match n % 4 {
+                0 => a.try_changes(writer(n)).await.map(drop),
+                1 => a.try_renew(writer(n), for_ever()).await,
+                _ => a.try_record(writer(n), &change(n, 0)).await,
+            }
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    let ended = cx.within(BOUND, format!("{count} calls at once"), join_all(calls));
+    for (n, call) in (0..).zip(ended.await?) {
+        let result = call.map_err(|e| Stop::fail("a call", e.to_string(), "no panic"))?;
+        let what = format!("call {n} of {count} at once");
+        match result {
+            Ok(()) if n % 4 > 1 => b.expect(&what, writer(n), &[change(n, 0)]).await?,
+            Ok(()) => {}
+            Err(e) => cx.require(
+                e.kind() == ErrorKind::Timeout && e.outcome() == Effect::NotApplied,
+                what,
+                describe(&e),
+                "Ok, or Timeout and NotApplied",
+            )?,
+        }
+    }
+    let (by, after) = (writer(99_999), change(99_999, 0));
+    let record = a.record(by, &after);
+    cx.within(BOUND, "a call after them", record).await??;
+    b.expect("a call after them", by, &[after]).await
+}
+
+async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let epoch = SystemTime::UNIX_EPOCH;
+    let day = Duration::from_secs(86_400);
+    // In the past of any machine's clock, and in its future.
+    let ends = [epoch + day, epoch + 60 * 365 * day, epoch + 300 * 365 * day];
+    for (n, end) in (0..).zip(ends) {
+        let own = change(n, 0);
+        a.record(writer(n), &own).await?;
+        a.renew(writer(n), end).await?;
+        let before = b.claim(writer(50), end - day / 2, usize::MAX).await?;
+        cx.eq("a claim half a day before the end", &before.len(), &0)?;
+        let after = b.claim(writer(50), end, usize::MAX).await?;
+        cx.eq("a claim at the end", &after, &vec![own.clone()])?;
+        // Out of the way.
+        b.complete(writer(50), own.id).await?;
+    }
+    Ok(())
+}
+
+async fn c_3_2(cx: &Cx<dyn World>) -> Outcome {
+    damage::ends(cx, |cx| Box::pin(work::hire(cx))).await
+}

@@ -1,0 +1,234 @@
+//! CL-4 and CL-5: leases, and who may claim what.
+
+use std::time::{Duration, SystemTime};
+
+use larder_traits::Change;
+
+use super::{at, change, concurrent, for_ever, id, random, writer};
+use crate::change_log::{Handle, World, differ};
+use crate::check::{Check, Engine, Outcome, Stop};
+use crate::cx::Cx;
+
+pub(super) static CHECKS: &[Check<dyn World>] = &[
+    Check::new(
+        "CL-4.1",
+        "a lease holds until its end and not longer, is extended by a later one and never shortened",
+    )
+    .kills("shortened lease, off by one, lease of another")
+    .run(|cx| Box::pin(cl_4_1(cx))),
+    Check::new(
+        "CL-4.2",
+        "a lease outlasts the changes of its writer, and comes before them",
+    )
+    .kills("lease forgotten with the last change")
+    .run(|cx| Box::pin(cl_4_2(cx))),
+    Check::new(
+        "CL-4.3",
+        "a lease is kept to the millisecond at least, and never ends before what was asked for",
+    )
+    .kills("lease cut to seconds, rounded down")
+    .run(|cx| Box::pin(cl_4_3(cx))),
+    Check::new(
+        "CL-5.1",
+        "a claim takes what others have no lease for, up to its limit, and answers with that",
+    )
+    .kills("limit ignored, own claimed, living claimed, answer without effect")
+    .run(|cx| Box::pin(cl_5_1(cx))),
+    Check::new(
+        "CL-5.2",
+        "what was claimed stands under the lease of who claimed it",
+    )
+    .kills("lease goes with the change, claim without an owner")
+    .run(|cx| Box::pin(cl_5_2(cx))),
+    Check::new(
+        "CL-5.3",
+        "200 operations of three writers over two handles answer as the model does",
+    )
+    .kills("any wrong transition")
+    .engines(&[Engine::Model])
+    .run(|cx| Box::pin(random::cl_5_3(cx))),
+    Check::new(
+        "CL-5.4",
+        "of many that claim at once each gets other changes, and all are claimed",
+    )
+    .kills("claimed twice, look then take")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::cl_5_4(cx))),
+    Check::new(
+        "CL-5.5",
+        "what is claimed while its owner records is the last that was acknowledged",
+    )
+    .kills("owner looked at before the write, stale answer of a claim")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::cl_5_5(cx))),
+    Check::new(
+        "CL-6.1",
+        "each change is a register, and what is listed is one moment, with a handle for each client",
+    )
+    .kills("stale list, torn list")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(concurrent::cl_6_1(cx))),
+];
+
+/// Fails unless a claim by `who` at `now` answers with these and nothing else.
+async fn claims(
+    what: &str,
+    handle: &Handle,
+    who: u64,
+    now: SystemTime,
+    expected: &[Change],
+) -> Outcome {
+    let seen = handle.claim(writer(who), now, usize::MAX).await?;
+    let mut expected = expected.to_vec();
+    expected.sort_by_key(|change| change.id);
+    if seen == expected {
+        return Ok(());
+    }
+    let what = format!("{what}: a claim at {now:?}");
+    Err(differ(what, &seen, &expected))
+}
+
+async fn cl_4_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let (held, free) = (change(1, 0), change(2, 0));
+    a.record(writer(1), &held).await?;
+    a.record(writer(2), &free).await?;
+    a.renew(writer(1), at(5_000)).await?;
+    b.renew(writer(10), for_ever()).await?;
+    // Shorter ones, and those of others, change nothing.
+    b.renew(writer(1), at(1_000)).await?;
+    b.renew(writer(1), SystemTime::UNIX_EPOCH).await?;
+    b.renew(writer(3), for_ever()).await?;
+    claims("no lease", &b, 10, at(0), &[free]).await?;
+    for now in [0, 999, 1_000, 1_001, 4_999] {
+        for handle in [&a, &b] {
+            claims("within the lease", handle, 11, at(now), &[]).await?;
+        }
+    }
+    b.renew(writer(1), at(9_000)).await?;
+    let c = cx.open_as("c", "p").await?;
+    for now in [5_000, 5_001, 8_999] {
+        claims("within the extended lease", &a, 11, at(now), &[]).await?;
+        claims("within the extended lease", &c, 11, at(now), &[]).await?;
+    }
+    claims("at the end of the lease", &a, 11, at(9_000), &[held]).await?;
+    c.renew(writer(1), at(20_000)).await?;
+    let again = change(4, 1);
+    c.record(writer(1), &again).await?;
+    let held = [change(1, 0)];
+    claims("renewed after it had ended", &b, 12, at(19_999), &held).await?;
+    let all = [again, change(1, 0), change(2, 0)];
+    claims("when all leases have ended", &a, 13, for_ever(), &all).await
+}
+
+async fn cl_4_2(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    a.renew(writer(1), at(5_000)).await?;
+    b.record(writer(1), &change(1, 0)).await?;
+    claims("a lease before any change", &a, 9, at(4_999), &[]).await?;
+    b.complete(writer(1), id(1)).await?;
+    drop(a);
+    let c = cx.open_as("c", "p").await?;
+    c.record(writer(1), &change(2, 0)).await?;
+    claims("its changes had all been struck out", &b, 9, at(4_999), &[]).await?;
+    // A claim that takes all of a writer's changes does not take its lease.
+    b.record(writer(2), &change(3, 0)).await?;
+    b.renew(writer(2), at(5_000)).await?;
+    let both = [change(2, 0), change(3, 0)];
+    claims("at the end", &c, 9, at(5_000), &both).await?;
+    c.record(writer(2), &change(4, 0)).await?;
+    claims("before the end, after the claim", &b, 8, at(4_999), &both).await?;
+    c.expect("still its own", writer(2), &[change(4, 0)]).await
+}
+
+async fn cl_4_3(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let nanos = |nanos| at(7_000) + Duration::from_nanos(nanos);
+    let ends = [1, 1_300, 999_999, 1_000_000, 1_500_001, 2_000_000];
+    for (n, end) in (0..).zip(ends) {
+        a.record(writer(n), &change(n, 0)).await?;
+        a.renew(writer(n), nanos(end)).await?;
+    }
+    // Up to a moment before its end nobody gets it, not even where the log counts in milliseconds.
+    for (n, end) in (0..).zip(ends) {
+        let before = nanos(end - 1);
+        let claimed = b.claim(writer(50 + n), before, usize::MAX).await?;
+        for change in &claimed {
+            let index = (0..).zip(ends).find(|(n, _)| id(*n) == change.id);
+            let own = index.map_or(u64::MAX, |(_, end)| end);
+            cx.require(
+                own < end,
+                format!("a claim {} ns after a full second", end - 1),
+                format!("a change whose lease ends {own} ns after it"),
+                "only changes whose lease has ended",
+            )?;
+        }
+    }
+    // A millisecond later all are free, also those of the claimants, who have no lease.
+    let all: Vec<Change> = (0..6).map(|n| change(n, 0)).collect();
+    claims("after all leases have ended", &a, 90, at(7_003), &all).await
+}
+
+async fn cl_5_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    // Free ones of several writers, some with a lease that has ended; those of the living; the claimant's own.
+    let free: Vec<Change> = (0..7).map(|n| change(n, 1)).collect();
+    for (n, change) in (0..).zip(&free) {
+        a.record(writer(n % 3), change).await?;
+    }
+    a.renew(writer(1), at(10)).await?;
+    a.record(writer(3), &change(20, 0)).await?;
+    a.renew(writer(3), at(5_000)).await?;
+    let own = change(30, 0);
+    b.record(writer(9), &own).await?;
+    let nothing = b.claim(writer(9), at(100), 0).await?;
+    cx.eq("a claim of none", &nothing.len(), &0)?;
+    let mut all = vec![own];
+    for (limit, expected) in [(1, 1), (3, 3), (100, 3), (usize::MAX, 0), (5, 0)] {
+        let handle = if limit == 3 { &a } else { &b };
+        let claimed = handle.claim(writer(9), at(100), limit).await?;
+        let what = format!("a claim of {limit}, of those that are left");
+        cx.eq(&what, &claimed.len(), &expected)?;
+        for change in claimed {
+            if !free.contains(&change) || all.contains(&change) {
+                let observed = format!("{} of it", change.id);
+                let expected = "changes that were free, as they were recorded, once each";
+                return Err(Stop::fail(what, observed, expected));
+            }
+            all.push(change);
+        }
+        for reader in [&a, &b] {
+            reader
+                .expect("what is claimed so far", writer(9), &all)
+                .await?;
+        }
+    }
+    for n in 0..3 {
+        a.expect("all claimed", writer(n), &[]).await?;
+    }
+    a.expect("of the living", writer(3), &[change(20, 0)]).await
+}
+
+async fn cl_5_2(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let all = [change(1, 0), change(2, 0)];
+    for change in &all {
+        a.record(writer(1), change).await?;
+    }
+    a.renew(writer(1), at(1_000)).await?;
+    a.renew(writer(2), at(5_000)).await?;
+    claims("at its end", &b, 2, at(1_000), &all).await?;
+    a.renew(writer(1), for_ever()).await?;
+    claims("under the lease of the claimant", &a, 3, at(4_999), &[]).await?;
+    claims("by its old owner", &a, 1, at(4_999), &[]).await?;
+    // One without a lease holds a change until the next claim.
+    claims("when that lease has ended", &b, 3, at(5_000), &all).await?;
+    claims("by one's own", &b, 3, at(5_000), &[]).await?;
+    claims("of one without a lease", &a, 1, at(0), &all).await?;
+    let c = cx.open_as("c", "p").await?;
+    claims("back under its first lease", &c, 2, at(900_000), &[]).await?;
+    c.record(writer(1), &change(1, 9)).await?;
+    c.complete(writer(1), id(2)).await?;
+    b.expect("the owner goes on", writer(1), &[change(1, 9)])
+        .await
+}
