@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use larder_traits::{Change, ChangeId, ChangeLog, Durability, Fault, WriterId};
+use larder_traits::{Caps, Change, ChangeId, ChangeLog, Durability, Fault, LateLanding, WriterId};
 use tokio::sync::oneshot;
 
 use crate::objects::threads::{Call, Threads};
@@ -79,6 +79,15 @@ impl ChangeLogConfig {
     #[must_use]
     pub fn with_durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
+    }
+
+    /// What logs with this configuration declare.
+    #[must_use]
+    pub fn caps(&self) -> Caps {
+        Caps::LEAST
+            .with_durability(self.durability)
+            .with_late_landing(LateLanding::Fenced)
+            .with_in_flight_max(Some(IN_FLIGHT_MAX.get()))
     }
 }
 

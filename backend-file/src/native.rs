@@ -91,6 +91,13 @@ impl FilePlaceConfig {
         let frames = self.frames.caps();
         self.objects.caps().with_blob_store(frames.blob_store)
     }
+
+    /// What the change logs of such places declare: they take whatever the objects there are called.
+    #[must_use]
+    pub fn change_log_caps(&self) -> Caps {
+        let objects = self.objects.caps().high_volume;
+        self.changes.caps().with_high_volume(objects)
+    }
 }
 
 /// A folder that holds frames, objects and a change log, as far as they were asked for.
@@ -126,6 +133,12 @@ impl FilePlace {
     #[must_use]
     pub fn caps(&self) -> Caps {
         self.config.caps()
+    }
+
+    /// What its change log declares.
+    #[must_use]
+    pub fn change_log_caps(&self) -> Caps {
+        self.config.change_log_caps()
     }
 
     /// The frame store, which stays open as long as this place or a handle on the store is there. Blocks while it is

@@ -9,9 +9,11 @@ use failing_vfs::{NoSpace, Switch};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use larder_conformance::{
-    BoxError, Caps, Env, Faults, Fixture, Probe, backend, high_volume, kv_client, stash,
+    BoxError, Caps, Env, Faults, Fixture, Probe, backend, change_log, high_volume, kv_client, stash,
 };
-use larder_sqlite::{SqliteConfig, SqliteHighVolume, SqliteKvClient, SqlitePlace, SqliteStash};
+use larder_sqlite::{
+    SqliteChangeLog, SqliteConfig, SqliteHighVolume, SqliteKvClient, SqlitePlace, SqliteStash,
+};
 use larder_traits::{TestClock, stash::StashDriver};
 use tempfile::TempDir;
 
@@ -106,7 +108,8 @@ macro_rules! opens {
 
 opens!(
     backend: SqliteHighVolume = high_volume,
-    high_volume: SqliteHighVolume = high_volume
+    high_volume: SqliteHighVolume = high_volume,
+    change_log: SqliteChangeLog = change_log
 );
 
 impl kv_client::Open for World {
@@ -147,4 +150,5 @@ larder_conformance::main!(
     backend: World,
     high_volume: World,
     kv_client: World,
+    change_log: World,
 );

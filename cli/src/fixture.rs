@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use larder::{
-    Backend, BlobMulti, BlobStore, Caps, Clock, ClockSource, Contract, Durability,
+    Backend, BlobMulti, BlobStore, Caps, ChangeLog, Clock, ClockSource, Contract, Durability,
     HighVolumeBackend, KvDriver, Location, OpenError, OpenOptions, StashDriver, Store, TestClock,
 };
 use larder_conformance::{
-    BoxError, Env, Fixture, Suite, backend, blob_multi, blob_store, high_volume, kv_client, stash,
+    BoxError, Env, Fixture, Suite, backend, blob_multi, blob_store, change_log, high_volume,
+    kv_client, stash,
 };
 
 /// One world: everything in it lies below a random name.
@@ -109,6 +110,7 @@ opens! {
     backend: dyn Backend,
     high_volume: dyn HighVolumeBackend,
     kv_client: dyn KvDriver,
+    change_log: dyn ChangeLog,
 }
 
 impl stash::Open for UrlWorld {
@@ -134,6 +136,7 @@ pub(crate) fn suite(location: &Location, contract: Contract, caps: Caps) -> Opti
         Contract::HighVolume => high_volume::suite_with(make),
         Contract::Backend => backend::suite_with(make),
         Contract::KvClient => kv_client::suite_with(make),
+        Contract::ChangeLog => change_log::suite_with(make),
         // A contract that this program does not know yet.
         _ => return None,
     })

@@ -82,8 +82,15 @@ impl Opened for FilePlace {
         Self::caps(self)
     }
 
+    fn caps_of(&self, contract: Contract) -> Caps {
+        match contract {
+            Contract::ChangeLog => self.change_log_caps(),
+            _ => self.caps(),
+        }
+    }
+
     fn offers(&self) -> &'static [Contract] {
-        &[Contract::BlobStore, Contract::Backend]
+        &[Contract::BlobStore, Contract::Backend, Contract::ChangeLog]
     }
 
     async fn blob_store(&self) -> Result<Arc<dyn BlobStore>, OpenError> {

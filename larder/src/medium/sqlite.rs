@@ -127,6 +127,7 @@ impl Opened for SqlitePlace {
             Contract::HighVolume,
             Contract::Backend,
             Contract::KvClient,
+            Contract::ChangeLog,
         ]
     }
 
