@@ -25,6 +25,18 @@ pub(crate) fn outlives_power(caps: &Caps) -> Gate {
     }
 }
 
+/// Fails where a medium that fails cannot be the cause of the error (C-1).
+pub(crate) fn of_the_medium(what: &str, e: &dyn Classify) -> Result<(), Stop> {
+    let expected = match e.kind() {
+        ErrorKind::InvalidInput | ErrorKind::Unsupported => "no kind that forbids to repeat it",
+        ErrorKind::NotFound => "a failure of the medium is no absence",
+        ErrorKind::Closed => "nobody has shut it down",
+        ErrorKind::Internal => "a failure of the medium is no defect of the store",
+        _ => return Ok(()),
+    };
+    Err(Stop::fail(what, describe(e), expected))
+}
+
 /// Fails unless the call was refused with this kind before it had any effect.
 pub(crate) fn refused<T: std::fmt::Debug>(
     what: &str,

@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use larder_traits::{
-    BackendError, Classify, ErrorKind, ExpirationPolicy, Metadata, ObjectId, Outcome as Effect,
+    BackendError, Classify, ExpirationPolicy, Metadata, ObjectId, Outcome as Effect,
 };
 
 use super::calls::{Answer, Case, States, Subject, cases};
 use super::objects::{chunks, len_max, name};
 use crate::backend::{Handle, Object, World, client_stream};
 use crate::check::{Outcome, Stop, describe};
-use crate::checks::pattern;
+use crate::checks::{of_the_medium, pattern};
 use crate::cx::{Cx, brief};
 use crate::engine::fault::each_call;
 use crate::fixture::{self, FaultKind, Faults};
@@ -108,9 +108,7 @@ where
             }
         }
         Err(e) => {
-            let never = matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported);
-            let expected = "a kind that does not say that the call can never succeed";
-            cx.require(!never, &what, describe(e), expected)?;
+            of_the_medium(&what, e)?;
             if case.call.is_read() {
                 not_applied(e, &what)?;
             }

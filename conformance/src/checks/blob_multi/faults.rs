@@ -12,7 +12,7 @@ use super::fill;
 use super::methods::{Method, READS, Told, WRITES, Watched, only_known_keys, watch};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
-use crate::checks::pattern;
+use crate::checks::{of_the_medium, pattern};
 use crate::cx::Cx;
 use crate::engine::fault::{each_met, enough};
 use crate::fixture::{FaultKind, Faults};
@@ -227,13 +227,11 @@ impl Attempt {
 /// C-1, and BM-7: a failure of the medium is none of the arguments, and no deadline that has passed unless one has.
 fn kind_of_a_failure(attempt: &Attempt, e: &ExternalError) -> Outcome {
     let early = attempt.back < attempt.deadline;
-    let expected = match e.kind() {
-        ErrorKind::InvalidInput | ErrorKind::Unsupported => "no kind that forbids to repeat it",
-        ErrorKind::NotFound => "absence is no error, and a failure is no absence",
-        ErrorKind::Timeout if early => "Timeout only once the deadline has passed (BM-7)",
-        _ => return Ok(()),
-    };
-    Err(Stop::fail(attempt.story.clone(), describe(e), expected))
+    if early && e.kind() == ErrorKind::Timeout {
+        let expected = "Timeout only once the deadline has passed (BM-7)";
+        return Err(Stop::fail(attempt.story.clone(), describe(e), expected));
+    }
+    of_the_medium(&attempt.story, e)
 }
 
 const ERRORS: [FaultKind; 2] = [FaultKind::ErrorBefore, FaultKind::ErrorAfter];

@@ -13,6 +13,7 @@ use super::content::{Content, frame, own_frame};
 use super::guid;
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Outcome, Stop, describe};
+use crate::checks::of_the_medium;
 use crate::cx::Cx;
 use crate::engine::fault::{each_met, enough};
 use crate::fixture::{FaultKind, Faults};
@@ -110,7 +111,7 @@ impl<'a> Bench<'a> {
                 .eq(format!("{what}, which was Ok: the blob"), &seen, &after)?;
             return Ok(met);
         };
-        self.grounded(&what, &e)?;
+        of_the_medium(&what, &e)?;
         if e.outcome() == Effect::Unknown {
             self.cx.require(
                 seen == old || seen == after,
@@ -130,15 +131,8 @@ impl<'a> Bench<'a> {
         Ok(met)
     }
 
-    /// An error of the medium says nothing of arguments or of absence.
-    fn grounded(&self, what: &str, e: &BlobStoreError) -> Outcome {
-        let is_groundless = matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound);
-        let expected = "an error of the medium, none of the arguments or of absence";
-        self.cx.require(!is_groundless, what, describe(e), expected)
-    }
-
     fn read_failed(&self, what: &str, e: &BlobStoreError) -> Outcome {
-        self.grounded(what, e)?;
+        of_the_medium(what, e)?;
         let expected = "an error of a read is NotApplied";
         self.cx.require(
             e.outcome() == Effect::NotApplied,
@@ -411,7 +405,7 @@ fn half_a_batch(bench: &Bench<'_>, kind: FaultKind, nth: u64) -> Result<bool, St
         cx.eq(what, seen, &old(at))?;
     }
     if let Err(e) = result {
-        bench.grounded(&what, &e)?;
+        of_the_medium(&what, &e)?;
         cx.require(
             e.outcome() == Effect::Unknown || landed == 0,
             &*what,

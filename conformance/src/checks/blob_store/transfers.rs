@@ -8,6 +8,7 @@ use super::content::{Content, frame};
 use super::guid;
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Outcome, Stop, describe};
+use crate::checks::of_the_medium;
 use crate::cx::Cx;
 use crate::engine::fault::enough;
 use crate::engine::transfers::{Medium, Wrong};
@@ -41,13 +42,11 @@ fn left(may: &mut May, name: u64, new: &Content, result: &Result<(), BlobStoreEr
 
 /// What was cut short or interrupted says nothing of arguments, of absence, or of what is stored.
 fn grounded(what: &str, e: &dyn Classify) -> Outcome {
-    match e.kind() {
-        ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Corrupt => {
-            let expected = "no error, or one of the medium";
-            Err(Stop::fail(what, describe(e), expected))
-        }
-        _ => Ok(()),
+    if e.kind() == ErrorKind::Corrupt {
+        let expected = "no error, or one of the medium";
+        return Err(Stop::fail(what, describe(e), expected));
     }
+    of_the_medium(what, e)
 }
 
 fn holds(a: &Handle, what: &str, may: &May) -> Outcome {

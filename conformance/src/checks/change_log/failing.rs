@@ -11,6 +11,7 @@ use super::cases::{Case, Method};
 use super::{change, writer};
 use crate::change_log::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
+use crate::checks::of_the_medium;
 use crate::cx::Cx;
 use crate::engine::fault::{each_met, enough};
 use crate::fixture::{FaultKind, Faults};
@@ -76,14 +77,11 @@ impl<'a> Bench<'a> {
                 None
             }
             Err(e) => {
-                let is_groundless = matches!(
-                    e.kind(),
-                    ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Conflict
-                );
-                let is_right = !is_groundless
-                    && (method != Method::Changes || e.outcome() == Effect::NotApplied);
-                let expected = "an error of the medium, none of the arguments, of absence or of \
-                                another writer; of a read, NotApplied";
+                of_the_medium(&what, e)?;
+                let is_read = method == Method::Changes;
+                let is_right = e.kind() != ErrorKind::Conflict
+                    && (!is_read || e.outcome() == Effect::NotApplied);
+                let expected = "no conflict, since nobody else is there; of a read, NotApplied";
                 self.cx.require(is_right, &what, describe(e), expected)?;
                 Some(e.outcome())
             }

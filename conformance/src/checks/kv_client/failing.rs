@@ -11,7 +11,7 @@ use larder_traits::{Classify, ErrorKind, KvClientError, Outcome as Effect};
 use super::bytes;
 use super::dropped::Method;
 use crate::check::{Outcome, Stop, describe};
-use crate::checks::pattern;
+use crate::checks::{of_the_medium, pattern};
 use crate::cx::Cx;
 use crate::engine::canary::{self, Canary};
 use crate::engine::fault::{each_met, enough};
@@ -149,9 +149,7 @@ impl<'a> Bench<'a> {
             }
             Err(e) => e,
         };
-        let is_groundless = matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound);
-        let expected = "an error of the medium, none of the arguments or of absence";
-        cx.require(!is_groundless, what, describe(&e), expected)?;
+        of_the_medium(what, &e)?;
         if method.is_read() {
             let expected = "an error of a read is NotApplied";
             cx.require(

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::methods::{Beyond, READS, Read, Scene, Watched, Write, there, watch, writes};
 use super::{Names, at, empty, row};
 use crate::check::{Outcome, Stop, describe};
-use crate::checks::refused;
+use crate::checks::{of_the_medium, refused};
 use crate::cx::{Cx, brief};
 use crate::engine::fault::{each_met, enough};
 use crate::fixture::{FaultKind, Faults};
@@ -33,6 +33,8 @@ struct Stage<'a> {
     cx: &'a Cx<dyn World>,
     faults: Arc<dyn Faults>,
     driver: Beyond,
+    /// What a call is told that meets a fault, where that follows from the fault alone.
+    told: Option<ErrorKind>,
     /// The one that calls, and the one that prepares and looks.
     handles: Mutex<(Handle, Handle)>,
     watched: Mutex<Vec<Watched>>,
@@ -45,6 +47,7 @@ impl<'a> Stage<'a> {
             cx,
             faults,
             driver: cx.driver_if_any("p").await?,
+            told: None,
             handles: Mutex::new(cx.open_two("p").await?),
             watched: Mutex::default(),
         })
@@ -69,8 +72,16 @@ impl<'a> Stage<'a> {
         self.faults.arm(nth, kind);
         let call = write.call(a, &self.driver, &scene);
         let answer = self.cx.within(ENDS, format!("{write:?} {how}"), call).await;
-        let met = self.faults.disarm();
-        let after = Watched::after(self.cx, scene, write, Some(&answer?), true, &how);
+        let (met, answer) = (self.faults.disarm(), answer?);
+        if let Err(e) = &answer {
+            let what = format!("{write:?} {how}");
+            of_the_medium(&what, e)?;
+            if let Some(told) = self.told {
+                self.cx
+                    .eq(format!("{what}: {}", describe(e)), &e.kind(), &told)?;
+            }
+        }
+        let after = Watched::after(self.cx, scene, write, Some(&answer), true, &how);
         for handle in [a, b] {
             after.look(handle).await?;
         }
@@ -117,11 +128,11 @@ impl<'a> Stage<'a> {
 
 /// Fails unless the error of a read is `NotApplied`, and of a kind that a medium can be the cause of.
 fn no_outcome(what: &str, e: &StashError) -> Outcome {
-    if e.outcome() == Effect::NotApplied && e.kind() != ErrorKind::InvalidInput {
-        return Ok(());
+    if e.outcome() != Effect::NotApplied {
+        let expected = "NotApplied, as of every read";
+        return Err(Stop::fail(what, describe(e), expected));
     }
-    let expected = "NotApplied, as of every read, and not the caller's fault";
-    Err(Stop::fail(what, describe(e), expected))
+    of_the_medium(what, e)
 }
 
 pub(super) async fn c_1_1(cx: &Cx<dyn World>) -> Outcome {
@@ -404,6 +415,7 @@ pub(super) async fn st_13_5(cx: &Cx<dyn World>) -> Outcome {
         cx,
         faults: Arc::clone(&no_space),
         driver: cx.driver_if_any("p").await?,
+        told: Some(ErrorKind::NoSpace),
         handles: Mutex::new(cx.open_two("p").await?),
         watched: Mutex::default(),
     };

@@ -57,6 +57,8 @@ enum Flaw {
     SealsBehind,
     /// Once without space, always without.
     StuckWhenFull,
+    /// Without space, it says only that the medium is away.
+    FullAsAway,
     /// What is a year old is gone.
     HiddenClock,
 }
@@ -127,7 +129,11 @@ impl Medium {
         let fault = self.call();
         if full && fault.is_some() {
             *lock(&self.stuck) = self.flaw == Flaw::StuckWhenFull;
-            return Err(Fault::not_applied(ErrorKind::NoSpace, "no space").into());
+            let kind = match self.flaw {
+                Flaw::FullAsAway => ErrorKind::Unavailable,
+                _ => ErrorKind::NoSpace,
+            };
+            return Err(Fault::not_applied(kind, "no space").into());
         }
         match fault {
             Some(FaultKind::ErrorBefore) => {
@@ -487,6 +493,7 @@ fn a_store_that_is_broken_beside_others_fails_where_it_is() {
         (Flaw::BlindRetry, "ST-13.3"),
         (Flaw::CreatesTwice, "ST-13.3"),
         (Flaw::StuckWhenFull, "ST-13.5"),
+        (Flaw::FullAsAway, "ST-13.5"),
     ];
     let mut survivors = Vec::new();
     std::thread::scope(|scope| {

@@ -62,6 +62,18 @@ fn answers() -> Vec<Mutant> {
             |s| s.fails.read = |trouble| Some(trouble.after().into()),
         ),
         m(
+            "bm-failure-as-closed",
+            "C-1",
+            &["BM-13"],
+            "a read that the medium did not answer is told as if the store had been shut down",
+            |s| {
+                s.fails.read = |_| {
+                    let told = "no connection";
+                    Some(Fault::not_applied(ErrorKind::Closed, told).into())
+                }
+            },
+        ),
+        m(
             "bm-half-replace",
             "BM-4",
             &["C-1", "BM-13", "BM-6"],

@@ -57,6 +57,21 @@ pub(super) fn failing() -> Vec<Mutant> {
             |s| s.fails.read = |trouble| Some(trouble.after().into()),
         ),
         m(
+            "kv-failure-as-defect",
+            "C-1",
+            &[],
+            "a put that the medium refused is told as a defect of the store",
+            |s| {
+                s.fails.write = |trouble| match trouble {
+                    Trouble::Refused => {
+                        let told = "cannot happen";
+                        Err(Fault::not_applied(ErrorKind::Internal, told).into())
+                    }
+                    _ => Err(trouble.at_commit().into()),
+                }
+            },
+        ),
+        m(
             "kv-no-timer",
             "KV-8",
             &["C-6"],
