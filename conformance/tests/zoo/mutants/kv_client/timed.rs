@@ -1,5 +1,6 @@
 //! Wrong only once time passes, or jumps.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +18,32 @@ pub(super) fn timed() -> Vec<Mutant> {
         .into_iter()
         .flatten()
         .map(|mutant| mutant.awaiting(Engine::Time))
+        .chain([leaks()])
         .collect()
+}
+
+/// What is over and takes up room all the same.
+fn leaks() -> Mutant {
+    m(
+        "kv-overwrite-leaks",
+        "KV-4",
+        &[],
+        "the row of an overwritten value that has an end stays, under a name that nobody asks for",
+        |s| {
+            s.write = Box::new(|place, key, value, ttl| {
+                let old = lock(&place.entries).remove(key);
+                if let Some(old) = old.filter(|old| old.expires.is_some()) {
+                    let number = place.counter.fetch_add(1, Relaxed);
+                    // Longer than a key can be.
+                    let mut hidden = vec![0; 2_000];
+                    hidden.extend(number.to_le_bytes());
+                    lock(&place.entries).insert(hidden, old);
+                }
+                place.write(key, value, ttl);
+                Ok(())
+            });
+        },
+    )
 }
 
 fn secs(bytes: &Bytes) -> Option<u64> {
