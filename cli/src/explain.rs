@@ -1,6 +1,6 @@
 //! `larder explain`: a clause, its checks, and what they are there to find.
 
-use larder_conformance::{CheckInfo, Engine, Level, catalogue, clauses};
+use larder_conformance::{CheckInfo, Level, catalogue, clauses};
 
 use crate::Problem;
 
@@ -47,10 +47,5 @@ fn about(check: &CheckInfo) -> String {
         return format!("{}, untestable: {why}", check.contract);
     }
     let engines: Vec<&str> = check.engines.iter().map(|engine| engine.name()).collect();
-    let pending = check
-        .engines
-        .iter()
-        .any(|engine| !Engine::is_built(*engine));
-    let pending = if pending { ", pending" } else { "" };
-    format!("{}, {}{pending}", check.contract, engines.join(" + "))
+    format!("{}, {}", check.contract, engines.join(" + "))
 }

@@ -12,7 +12,6 @@ pub(crate) struct Counts {
     pub(crate) fail: usize,
     pub(crate) ignored: usize,
     pub(crate) inconclusive: usize,
-    pub(crate) pending: usize,
     /// How many of them are known to fail, whether they did or not.
     pub(crate) known: usize,
 }
@@ -26,7 +25,6 @@ impl Counts {
                 Verdict::Pass => counts.pass += 1,
                 Verdict::Fail(_) => counts.fail += 1,
                 Verdict::Ignored(_) => counts.ignored += 1,
-                Verdict::Pending(_) => counts.pending += 1,
                 // What a program does not know it cannot call green.
                 _ => counts.inconclusive += 1,
             }
@@ -43,11 +41,10 @@ impl Counts {
             parts.push(format!("{} inconclusive", self.inconclusive));
         }
         parts.push(format!("{} ignored", self.ignored));
-        parts.push(format!("{} pending", self.pending));
         parts.join(", ")
     }
 
-    /// What can be said of a clause in a word: it holds only where no check of it is still pending.
+    /// What can be said of a clause in a word.
     fn word(self) -> &'static str {
         match self {
             Self { fail: 1.., .. } => "FAIL",
@@ -55,13 +52,7 @@ impl Counts {
                 inconclusive: 1.., ..
             }
             | Self { known: 1.., .. } => "unclear",
-            Self {
-                pass: 1..,
-                pending: 1..,
-                ..
-            } => "so far",
             Self { pass: 1.., .. } => "holds",
-            Self { pending: 1.., .. } => "pending",
             Self { ignored: 1.., .. } => "ignored",
             Self { .. } => "-",
         }
@@ -72,7 +63,6 @@ impl Counts {
         match self.word() {
             "FAIL" => "violated",
             "-" => "nothing ran",
-            "so far" => "holds so far",
             word => word,
         }
     }

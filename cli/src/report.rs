@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use larder::{Clock, SystemClock};
-use larder_conformance::{Options, Profile, Record, Report, Verdict};
+use larder_conformance::{Options, Profile, Record, Report};
 use serde_json::{Map, Value, json};
 
 use crate::Problem;
@@ -181,19 +181,4 @@ fn write(path: &Path, text: &str) -> Result<(), Problem> {
         .map_or(Ok(()), fs::create_dir_all)
         .and_then(|()| fs::write(path, text))
         .map_err(|e| Problem::Untested(format!("cannot write {}: {e}", path.display())))
-}
-
-/// How many of the records wait for which engine.
-fn pending(run: &Run) -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
-    for record in &run.report.records {
-        let Verdict::Pending(engine) = record.verdict else {
-            continue;
-        };
-        match found.iter_mut().find(|(name, _)| *name == engine.name()) {
-            Some((_, ids)) => ids.push(record.id),
-            None => found.push((engine.name(), vec![record.id])),
-        }
-    }
-    found
 }

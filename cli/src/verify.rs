@@ -208,7 +208,7 @@ fn for_people(book: &Book, page: &str) -> String {
     text
 }
 
-/// Pending and ignored checks are told and do not count; an inconclusive one leaves the question open.
+/// Ignored checks are told and do not count; an inconclusive one leaves the question open.
 fn judge(counts: Counts) -> Result<(), Problem> {
     if counts.fail > 0 {
         return Err(Problem::Violated);

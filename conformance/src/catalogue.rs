@@ -23,11 +23,9 @@ pub fn catalogue() -> Vec<CheckInfo> {
 fn list<W: ?Sized>(contract: Contract, tables: &[&'static [Check<W>]], all: &mut Vec<CheckInfo>) {
     for check in tables.iter().flat_map(|table| table.iter()) {
         let untestable = matches!(check.level, Level::Untestable(_));
-        let waits = check.engines.iter().any(|engine| !engine.is_built());
-        // A pending check whose engines are all there would be a hole that looks like a plan.
         debug_assert!(
-            check.run.is_some() || untestable || waits,
-            "{} has no body, and waits for nothing",
+            check.run.is_some() || untestable,
+            "{} has no body",
             check.id
         );
         all.push(check.info(contract));

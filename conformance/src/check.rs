@@ -28,7 +28,7 @@ pub enum Engine {
     Power,
     /// Time that passes.
     Time,
-    /// A measurement; it never fails.
+    /// A measurement, told and not judged.
     Report,
 }
 
@@ -47,12 +47,6 @@ impl Engine {
             Self::Time => "time",
             Self::Report => "report",
         }
-    }
-
-    /// Whether this version of the suite has it. The checks of an engine that is not built are pending.
-    #[must_use]
-    pub fn is_built(self) -> bool {
-        !matches!(self, Self::Report)
     }
 }
 
@@ -105,8 +99,6 @@ pub enum Verdict {
     Ignored(String),
     /// The check ran and could not tell; for this reason. Never a pass.
     Inconclusive(String),
-    /// The engine that this check needs is not built.
-    Pending(Engine),
 }
 
 impl Verdict {
@@ -118,7 +110,6 @@ impl Verdict {
             Self::Fail(_) => "fail",
             Self::Ignored(_) => "ignored",
             Self::Inconclusive(_) => "inconclusive",
-            Self::Pending(_) => "pending",
         }
     }
 
@@ -129,7 +120,6 @@ impl Verdict {
             Self::Pass => None,
             Self::Fail(failure) => Some(failure.what.clone()),
             Self::Ignored(why) | Self::Inconclusive(why) => Some(why.clone()),
-            Self::Pending(engine) => Some(format!("the {} engine is not built", engine.name())),
         }
     }
 }
@@ -256,7 +246,6 @@ pub(crate) type RunFn<W> = for<'a> fn(&'a Cx<W>) -> LocalBoxFuture<'a, Outcome>;
 ///
 /// ```text
 /// Check::new("BM-3.1", "every length over every length").kills("missing truncate").run(|cx| Box::pin(bm_3_1(cx)))
-/// Check::new("BM-2.4", "a list during churn").kills("cursor slips").engines(&[Engine::Lin])      pending
 /// ```
 pub(crate) struct Check<W: ?Sized + 'static> {
     pub(crate) id: &'static str,

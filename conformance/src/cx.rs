@@ -11,6 +11,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::check::{CheckInfo, Outcome, Stop};
 use crate::engine::canary::{self, Canary};
+use crate::engine::cost;
 use crate::engine::kill::Orders;
 use crate::fixture::{Env, Factory, Faults, Folders, Probe, World};
 use crate::profile::Profile;
@@ -172,6 +173,11 @@ impl<W: World + ?Sized> Cx<W> {
     /// How many epochs a linearizability check runs.
     pub(crate) fn lin_epochs(&self) -> usize {
         self.profile.lin_epochs(self.world.is_remote())
+    }
+
+    /// How many things there are among few and among many, for a check that compares what one costs among them.
+    pub(crate) fn few_and_many(&self) -> [usize; 2] {
+        cost::few_and_many(self.profile, self.world.is_remote())
     }
 
     /// The test clock, or the reason why this check cannot run.

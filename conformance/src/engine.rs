@@ -2,6 +2,7 @@
 
 pub(crate) mod canary;
 pub(crate) mod cancel;
+pub(crate) mod cost;
 pub(crate) mod damage;
 pub(crate) mod fault;
 #[cfg(all(feature = "power", target_os = "linux"))]

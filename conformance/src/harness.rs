@@ -101,10 +101,6 @@ fn completion(
         Verdict::Inconclusive(why) if strict => Err(format!("inconclusive: {why}").into()),
         Verdict::Inconclusive(why) => Ok(Completion::ignored_with(format!("inconclusive: {why}"))),
         Verdict::Ignored(why) => Ok(Completion::ignored_with(why)),
-        Verdict::Pending(engine) => Ok(Completion::ignored_with(format!(
-            "pending: the {} engine is not built",
-            engine.name()
-        ))),
     }
 }
 

@@ -377,16 +377,12 @@ fn body<W: World + ?Sized + 'static>(
     factory: Factory<W>,
 ) -> Body {
     Arc::new(move |start| {
-        let pending = check.engines.iter().find(|engine| !engine.is_built());
         if let Level::Untestable(why) = check.level {
             return Ended::excused(format!("untestable: {why}"), None);
         }
         let Some(run) = check.run else {
-            let verdict = match pending {
-                Some(engine) => Verdict::Pending(*engine),
-                None => Verdict::Inconclusive("this check has no body".into()),
-            };
-            return Ended::new(verdict, None);
+            let why = "this check has no body";
+            return Ended::new(Verdict::Inconclusive(why.into()), None);
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -408,11 +404,9 @@ fn body<W: World + ?Sized + 'static>(
                 return Ended::excused(why.into(), Some(cx.caps));
             }
             let ended = AssertUnwindSafe(run(&cx)).catch_unwind().await;
-            let verdict = match (ended, pending) {
-                // What was looked at is in order, and a part that nobody could look at is not.
-                (Ok(Ok(())), Some(engine)) => Verdict::Pending(*engine),
-                (Ok(outcome), _) => verdict(outcome, &cx.log().lines()),
-                (Err(panic), _) => with_history(panicked(panic.as_ref()), &cx.log().lines()),
+            let verdict = match ended {
+                Ok(outcome) => verdict(outcome, &cx.log().lines()),
+                Err(panic) => with_history(panicked(panic.as_ref()), &cx.log().lines()),
             };
             Ended::new(verdict, Some(cx.caps))
         });

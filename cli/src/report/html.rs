@@ -3,7 +3,7 @@
 use larder_conformance::{Clause, Failure, Record, Verdict, clauses};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{Book, Run, declared, pending, timeline};
+use super::{Book, Run, declared, timeline};
 use crate::matrix::Counts;
 
 const STYLE: &str = include_str!("style.css");
@@ -259,20 +259,14 @@ fn did_not_run(run: &Run) -> Markup {
         )
     };
     let told: Vec<&Record> = run.report.records.iter().filter(told).collect();
-    let pending = pending(run);
     html! {
-        @if !told.is_empty() || !pending.is_empty() {
+        @if !told.is_empty() {
             h4 { "What did not run or could not tell, and why" }
             ul.checks {
                 @for record in told {
                     li {
                         (record.id) " " (word(record.verdict.name())) " "
                         (record.verdict.reason().unwrap_or_default())
-                    }
-                }
-                @for (engine, ids) in pending {
-                    li {
-                        (word("pending")) " the " (engine) " engine is not built: " (ids.join(", "))
                     }
                 }
             }

@@ -1,19 +1,23 @@
 //! BK-3 to BK-6: deletes, and what a store does besides answering.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use larder_traits::{Caps, Durability, Metadata};
 
 use super::objects::{id, name};
 use super::{faults, work};
 use crate::backend::World;
-use crate::check::{Check, Engine, Gate, Level, Outcome};
-use crate::checks::outlives_power;
+use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
+use crate::checks::{outlives_power, pattern};
 use crate::cx::Cx;
 use crate::engine::kill::{self, End};
-use crate::engine::power;
+use crate::engine::{cost, power};
+use crate::profile::Profile;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -50,11 +54,77 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("a join that waits for work that is yet to come")
     .run(|cx| Box::pin(bk_5_2(cx))),
-    Check::new("BK-6.1", "the memory that 256 MiB through put and get take")
+    Check::new("BK-6.1", "the memory that a large payload takes on its way in and out")
         .kills("collected stream")
         .level(Level::Report)
-        .engines(&[Engine::Report]),
+        .engines(&[Engine::Report])
+        .run(|cx| Box::pin(bk_6_1(cx))),
 ];
+
+/// What this process has in memory, in bytes, where the system tells.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+async fn bk_6_1(cx: &Cx<dyn World>) -> Outcome {
+    const CHUNK: usize = 256 << 10;
+    const LEN_MAX: u64 = 256 << 20;
+    let Some(before) = resident() else {
+        return Err(Stop::Ignored(
+            "needs a system that tells what memory is in use".into(),
+        ));
+    };
+    let len = match cx.profile {
+        Profile::Quick => LEN_MAX >> 4,
+        Profile::Standard | Profile::Soak => LEN_MAX,
+    };
+    let len = len.min(cx.caps.high_volume.payload_len_bytes_max);
+    let most = Arc::new(AtomicU64::new(before));
+    let seen = {
+        let most = Arc::clone(&most);
+        move || {
+            most.fetch_max(resident().unwrap_or_default(), Ordering::Relaxed);
+        }
+    };
+    let a = cx.open_as("a", "p").await?;
+    let (chunk, id) = (Bytes::from(pattern("a chunk", CHUNK)), name("large"));
+    let count = usize::try_from(len).unwrap_or(usize::MAX) / CHUNK;
+    let chunks = {
+        let seen = seen.clone();
+        stream::iter(0..count).map(move |_| {
+            seen();
+            Ok(chunk.clone())
+        })
+    };
+    let metadata = Metadata::new();
+    let put = a.try_put_stream(&id, &metadata, "a large payload", chunks.boxed());
+    put.await
+        .map_err(|e| Stop::error("a put of a large payload", &e))?;
+    let found = a.store().get_object(&id).await;
+    let found = found.map_err(|e| Stop::error("a get of a large payload", &e))?;
+    let Some((_, mut payload)) = found else {
+        return Err(Stop::fail(
+            "a get of a large payload",
+            "None",
+            "the payload",
+        ));
+    };
+    while let Some(chunk) = payload.next().await {
+        seen();
+        chunk.map_err(|e| Stop::error("a large payload", &e))?;
+    }
+    let most = most.load(Ordering::Relaxed).saturating_sub(before);
+    Err(cost::told(format!(
+        "{} MiB came to be in memory while {} MiB went in and out, with whatever else this process did",
+        most >> 20,
+        len >> 20
+    )))
+}
 
 async fn bk_3_1(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;

@@ -554,8 +554,6 @@ fn a_faithful_store_over_a_failing_medium_passes() {
         for (flaw, id, verdict) in at_once(some.to_vec()) {
             match verdict {
                 Verdict::Pass => {}
-                // The part with a body passed; the other waits for its engine.
-                Verdict::Pending(_) => {}
                 Verdict::Ignored(why) if why.starts_with("declared") => {}
                 other => panic!("{flaw:?}: {id} ended as {other:?}"),
             }

@@ -8,7 +8,7 @@ use super::{guid, threads};
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::cx::Cx;
-use crate::engine::model;
+use crate::engine::{cost, model};
 use crate::model::blob_store::Frames;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -26,11 +26,35 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("cursor slips")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(threads::bs_6_2(cx))),
-    Check::new("BS-6.3", "what has_blob costs beside 100 and 10,000 blobs")
+    Check::new("BS-6.3", "what has_blob costs beside few blobs and many")
         .kills("scan")
         .level(Level::Report)
-        .engines(&[Engine::Report]),
+        .engines(&[Engine::Report])
+        .run(|cx| Box::pin(bs_6_3(cx))),
 ];
+
+async fn bs_6_3(cx: &Cx<dyn World>) -> Outcome {
+    // A frame is a page of memory.
+    const BLOBS_MAX: usize = 10_000;
+    let sizes = cx.few_and_many().map(|count| count.min(BLOBS_MAX));
+    let mut took = Vec::new();
+    for count in sizes {
+        let a = cx.open(&format!("p{count}")).await?;
+        for n in 0..u64::try_from(count).unwrap_or_default() {
+            a.write(guid(n.into()), n)?;
+        }
+        a.flush()?;
+        let ask = async || {
+            for n in 0..20 {
+                a.has(guid(n))?;
+            }
+            Ok(())
+        };
+        took.push(cost::median(ask).await?);
+    }
+    let [few, many] = took[..] else { return Ok(()) };
+    Err(cost::compared("has_blob", sizes, [few, many]))
+}
 
 #[derive(Clone, Debug)]
 enum Op {

@@ -3,10 +3,11 @@
 use larder_traits::{StashError, Timestamp};
 
 use super::operations::{Looks, Weights, lists, side_by_side};
+use super::rows::filled;
 use super::{Names, at, both_read, concurrent, empty, refuses, row, sealed};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
-use crate::engine::model;
+use crate::engine::{cost, model};
 use crate::stash::World;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -49,11 +50,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .run(|cx| Box::pin(st_8_2(cx))),
     Check::new(
         "ST-8.3",
-        "the work of a consolidation after one change among 100,000 rows",
+        "what a consolidation after one change costs among few rows and many",
     )
     .kills("rewrites all")
     .level(Level::Report)
-    .engines(&[Engine::Report]),
+    .engines(&[Engine::Report])
+    .run(|cx| Box::pin(st_8_3(cx))),
     Check::new(
         "ST-9.1",
         "since and upper are the model's after each of many operations, on both handles",
@@ -310,6 +312,29 @@ async fn st_8_1(cx: &Cx<dyn World>) -> Outcome {
         })
     })
     .await
+}
+
+async fn st_8_3(cx: &Cx<dyn World>) -> Outcome {
+    let sizes = cx.few_and_many();
+    let mut took = Vec::new();
+    for count in sizes {
+        let mut a = cx.open(&format!("p{count}")).await?;
+        let c: Names = a.collection("c").await?;
+        filled(&mut a, c, count, cx.caps.stash.batch_rows_max).await?;
+        a.consolidate(c).await?;
+        let mut time = 2;
+        let change = async || {
+            a.update_many(c, vec![row("k1", "v", time, 1)]).await?;
+            time += 1;
+            a.seal(c, at(time)).await?;
+            a.compact(c, at(time)).await?;
+            a.consolidate(c).await.map_err(Stop::from)
+        };
+        took.push(cost::median(change).await?);
+    }
+    let [few, many] = took[..] else { return Ok(()) };
+    let what = "a change of one row, and a consolidation,";
+    Err(cost::compared(what, sizes, [few, many]))
 }
 
 async fn st_8_2(cx: &Cx<dyn World>) -> Outcome {

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 
 use super::operations::{Looks, Weights, lists, side_by_side};
 use super::{Names, at, both_read, empty, refuses, row};
-use crate::check::{Check, Engine, Level, Outcome};
+use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
-use crate::engine::model;
+use crate::engine::{cost, model};
 use crate::stash::{Handle, Odd, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -27,11 +27,44 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         .kills("drifting query")
         .engines(&[Engine::Model])
         .run(|cx| Box::pin(st_4_1(cx))),
-    Check::new("ST-4.2", "the cost of one key among 100 and 100,000 rows")
+    Check::new("ST-4.2", "what one key costs among few rows and many")
         .kills("full scan")
         .level(Level::Report)
-        .engines(&[Engine::Report]),
+        .engines(&[Engine::Report])
+        .run(|cx| Box::pin(st_4_2(cx))),
 ];
+
+async fn st_4_2(cx: &Cx<dyn World>) -> Outcome {
+    let sizes = cx.few_and_many();
+    let mut took = Vec::new();
+    for count in sizes {
+        let mut a = cx.open(&format!("p{count}")).await?;
+        let c: Names = a.collection("c").await?;
+        filled(&mut a, c, count, cx.caps.stash.batch_rows_max).await?;
+        let key = "k7".to_owned();
+        took.push(
+            cost::median(async || a.iter_key(c, &key).await.map(drop).map_err(Stop::from)).await?,
+        );
+    }
+    let [few, many] = took[..] else { return Ok(()) };
+    Err(cost::compared("a key by iter_key", sizes, [few, many]))
+}
+
+/// Puts so many rows into a collection, each of a key of its own, and seals it behind them.
+pub(super) async fn filled(
+    a: &mut Handle,
+    c: Names,
+    count: usize,
+    batch_rows_max: usize,
+) -> Outcome {
+    let numbers: Vec<usize> = (0..count).collect();
+    for some in numbers.chunks(batch_rows_max.clamp(1, 10_000)) {
+        let rows = some.iter().map(|n| row(&format!("k{n}"), "v", 1, 1));
+        a.update_many(c, rows.collect()).await?;
+    }
+    a.seal(c, at(2)).await?;
+    Ok(())
+}
 
 async fn st_3_1(cx: &Cx<dyn World>) -> Outcome {
     let (mut a, mut b) = cx.open_two("p").await?;
