@@ -89,7 +89,7 @@ impl Probe for Rows {
         let config = config(&self.0, place);
         async move {
             let held = SqlitePlace::open(config).await?.held().await?;
-            Ok(held.stash_rows + held.kv_entries + held.rows + held.changes)
+            Ok(held.stash_rows + held.kv_entries + held.rows + held.payloads + held.changes)
         }
         .boxed()
     }

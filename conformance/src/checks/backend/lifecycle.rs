@@ -27,6 +27,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("error on absent, prefix delete")
     .run(|cx| Box::pin(bk_3_1(cx))),
     Check::new(
+        "BK-3.2",
+        "what was deleted or replaced leaves nothing behind",
+    )
+    .kills("leaked payload")
+    .run(|cx| Box::pin(bk_3_2(cx))),
+    Check::new(
         "BK-4.1",
         "puts and deletes outlive the store that was dropped, and the process that was left or killed",
     )
@@ -124,6 +130,41 @@ async fn bk_6_1(cx: &Cx<dyn World>) -> Outcome {
         most >> 20,
         len >> 20
     )))
+}
+
+async fn bk_3_2(cx: &Cx<dyn World>) -> Outcome {
+    const OBJECTS: usize = 30;
+    let probe = cx.probe()?;
+    let count = async || {
+        let rows = probe.rows("p").await;
+        rows.map_err(|e| Stop::Inconclusive(format!("the probe failed: {e}")))
+    };
+    let (a, b) = cx.open_two("p").await?;
+    let none = count().await?;
+    for round in 0..3 {
+        for at in 0..OBJECTS {
+            // Of other lengths each time: a store may keep short payloads in another place than long ones.
+            let len = [0, 40, 9_000, 70_000][(at + round) % 4];
+            let payload = pattern(&format!("{at} {round}"), len);
+            let handle = if at % 2 == 0 { &a } else { &b };
+            let id = name(&format!("k{at}"));
+            handle.put(&id, &Metadata::new(), payload).await?;
+        }
+    }
+    let held = count().await?.saturating_sub(none);
+    let least = u64::try_from(OBJECTS).unwrap_or(u64::MAX);
+    for at in 0..OBJECTS {
+        let handle = if at % 3 == 0 { &a } else { &b };
+        handle.delete(&name(&format!("k{at}"))).await?;
+    }
+    cx.settle().await;
+    let left = count().await?.saturating_sub(none);
+    cx.require(
+        held >= least && left <= least / 5,
+        format!("the rows of {OBJECTS} objects, each put three times and then deleted"),
+        format!("{held}, and {left} after the deletes"),
+        format!("at least {least}, and next to none after the deletes"),
+    )
 }
 
 async fn bk_3_1(cx: &Cx<dyn World>) -> Outcome {

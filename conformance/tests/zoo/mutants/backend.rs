@@ -571,6 +571,29 @@ fn deletes() -> Vec<Mutant> {
             },
         ),
         m(
+            "bk-delete-keeps-payload",
+            "BK-3",
+            &[],
+            "what a deleted object held stays, under a name that nobody asks for",
+            |s| {
+                s.delete = Box::new(|place, id| {
+                    let kept = place.live(id);
+                    place.remove(id);
+                    if let Some(kept) = kept {
+                        let mut hidden = id.clone();
+                        // Longer than an id can be.
+                        hidden.key = format!(
+                            "{}{}",
+                            "/".repeat(2_000),
+                            place.counter.fetch_add(1, Relaxed)
+                        );
+                        place.write(&hidden, kept);
+                    }
+                    Ok(())
+                });
+            },
+        ),
+        m(
             "bk-delete-empties",
             "BK-3",
             &["BK-2"],

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::ready;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -11,7 +12,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use larder_conformance::model::high_volume::Row;
-use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, Suite, backend, high_volume};
+use larder_conformance::{
+    BoxError, Caps, Env, Faults, Fixture, Probe, Suite, backend, high_volume,
+};
 use larder_traits::{
     Backend, BackendError, ClientStream, Clock, ErrorKind, ExpirationPolicy, Fault, GetResponse,
     HighVolumeBackend, HighVolumeCaps, LateLanding, Metadata, ObjectId, PayloadStream, TestClock,
@@ -592,8 +595,21 @@ impl HighVolumeBackend for Store {
 /// How a handle differs from the plain reference; called at each open.
 pub(crate) type Bend = fn(&mut Store);
 
+/// Counts what a place holds, dead or alive.
+#[derive(Default)]
+struct Rows(Mutex<BTreeMap<String, Arc<Place>>>);
+
+impl Probe for Rows {
+    fn rows(&self, place: &str) -> BoxFuture<'_, Result<u64, BoxError>> {
+        let rows = lock(&self.0)
+            .get(place)
+            .map_or(0, |place| lock(&place.rows).len());
+        ready(u64::try_from(rows).map_err(BoxError::from)).boxed()
+    }
+}
+
 pub(crate) struct World {
-    places: Mutex<BTreeMap<String, Arc<Place>>>,
+    places: Arc<Rows>,
     clock: Arc<TestClock>,
     medium: Arc<Medium>,
     caps: Caps,
@@ -603,7 +619,7 @@ pub(crate) struct World {
 impl World {
     fn with(caps: Caps, bend: Bend) -> Self {
         Self {
-            places: Mutex::default(),
+            places: Arc::default(),
             clock: Arc::default(),
             medium: Arc::default(),
             caps,
@@ -612,7 +628,7 @@ impl World {
     }
 
     fn opened(&self, place: &str) -> Store {
-        let mut places = lock(&self.places);
+        let mut places = lock(&self.places.0);
         let place = places.entry(place.to_owned()).or_insert_with(|| {
             Arc::new(Place {
                 step: Mutex::default(),
@@ -649,6 +665,10 @@ impl Fixture for World {
 
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         Some(Arc::clone(&self.medium) as Arc<dyn Faults>)
+    }
+
+    fn probe(&self) -> Option<Arc<dyn Probe>> {
+        Some(Arc::clone(&self.places) as Arc<dyn Probe>)
     }
 }
 
