@@ -1,10 +1,13 @@
 //! The suite on the combination of two places in memory.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use larder_conformance::decorate::{Faulty, Switch};
-use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, backend};
+use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, Probe, backend};
 use larder_mem::{MemConfig, MemPlace};
 use larder_tiered::{TieredConfig, TieredStorage};
 use larder_traits::{Backend, Clock, TestClock};
@@ -18,12 +21,29 @@ struct World {
     held: Mutex<Vec<(MemPlace, TieredStorage)>>,
 }
 
+/// The three parts of a place.
+const PARTS: [&str; 3] = ["high", "long", "log"];
+
+/// One of them, with bounds small enough for the quick profile to write more than them.
+fn part(prefix: &str, place: &str, part: &str) -> MemConfig {
+    MemConfig::named(format!("{prefix}//{place}//{part}")).with_payload_len_bytes_max(2 << 20)
+}
+
+/// What the parts of a place hold: rows, payloads, and changes under way.
+struct Rows(String);
+
+impl Probe for Rows {
+    fn rows(&self, place: &str) -> BoxFuture<'_, Result<u64, BoxError>> {
+        let held = PARTS.map(|name| MemPlace::open(part(&self.0, place, name)).held());
+        let count: usize = held.iter().map(|held| held.rows + held.changes).sum();
+        ready(u64::try_from(count).map_err(BoxError::from)).boxed()
+    }
+}
+
 impl World {
-    /// One of the three parts of a place, with bounds small enough for the quick profile to write more than them.
-    fn part(&self, place: &str, part: &str) -> MemConfig {
-        MemConfig::named(format!("{}//{place}//{part}", self.prefix))
-            .with_payload_len_bytes_max(2 << 20)
-            .with_clock(Arc::<TestClock>::clone(&self.clock) as Arc<dyn Clock>)
+    fn part(&self, place: &str, name: &str) -> MemConfig {
+        let clock = Arc::<TestClock>::clone(&self.clock) as Arc<dyn Clock>;
+        part(&self.prefix, place, name).with_clock(clock)
     }
 
     fn config(&self) -> TieredConfig {
@@ -73,14 +93,17 @@ impl Fixture for World {
     fn faults(&self) -> Option<Arc<dyn Faults>> {
         Some(Arc::new(self.switch.clone()))
     }
+
+    fn probe(&self) -> Option<Arc<dyn Probe>> {
+        Some(Arc::new(Rows(self.prefix.clone())))
+    }
 }
 
 impl backend::Open for World {
     type Store = TieredStorage;
 
     async fn open(&self, place: &str) -> Result<TieredStorage, BoxError> {
-        let [high, long, log] =
-            ["high", "long", "log"].map(|part| MemPlace::open(self.part(place, part)));
+        let [high, long, log] = PARTS.map(|name| MemPlace::open(self.part(place, name)));
         let storage = TieredStorage::new(
             Faulty::new("high", high.high_volume(), &self.switch),
             Faulty::new("long", long.high_volume(), &self.switch),
