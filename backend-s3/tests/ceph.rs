@@ -9,13 +9,13 @@ use std::process::ExitCode;
 
 use larder_conformance::{backend, blob_multi, high_volume};
 
-use real::{Rows, World};
+use real::{Ceph, Rows, World};
 
 fn main() -> ExitCode {
     let index = "where a PUT replaces an object while it is deleted, Ceph can drop it from its index (see the README)";
-    real::main(vec![
-        blob_multi::suite::<World>().known("BM-6.4", index),
-        backend::suite::<World>(),
-        high_volume::suite::<Rows>(),
+    real::main::<Ceph>(vec![
+        blob_multi::suite::<World<Ceph>>().known("BM-6.4", index),
+        backend::suite::<World<Ceph>>(),
+        high_volume::suite::<Rows<Ceph>>(),
     ])
 }

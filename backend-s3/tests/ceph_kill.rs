@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use larder_conformance::BoxError;
 use larder_conformance::lin::Verdict;
-use larder_s3::{S3Blob, S3Config, S3Place};
+use larder_s3::{S3Blob, S3Place};
 use libtest_mimic::{Arguments, Trial};
 
 use calls::{Clients, Load};
+use real::{Ceph, Server};
 
 /// The script that is one more gateway, on the port that is its argument.
 const SCRIPT: &str = "LARDER_TEST_CEPH_GATEWAY";
@@ -101,9 +102,7 @@ fn spawn(script: &OsString, port: u16) -> std::io::Result<Child> {
 }
 
 async fn blobs(endpoint: &str) -> Result<S3Blob, BoxError> {
-    let config = S3Config::new(BUCKET)
-        .with_endpoint(endpoint)
-        .with_credentials(real::ACCESS_KEY, real::SECRET_KEY)
+    let config = real::plain::<Ceph>(endpoint, BUCKET)
         .with_prefix(format!("{}", std::process::id()))
         .with_part_len_bytes((5_usize << 20).try_into()?)
         .with_conditional_writes(false);
@@ -114,8 +113,7 @@ async fn calls_through_kills_are_linearizable(
     stays: &str,
     mut gateway: Gateway,
 ) -> Result<(), BoxError> {
-    let create = real::client(stays).create_bucket().bucket(BUCKET);
-    create.send().await?;
+    real::make_bucket(&real::client::<Ceph>(stays), BUCKET).await?;
     let mut handles = Vec::new();
     for _ in 0..CLIENTS {
         handles.push(blobs(&gateway.endpoint()).await?);
@@ -168,11 +166,11 @@ fn run(stays: &str, script: OsString) -> Result<(), BoxError> {
 
 fn main() -> ExitCode {
     const NAME: &str = "calls_through_kills_of_a_gateway_are_linearizable";
-    let trial = match (real::endpoint(), std::env::var_os(SCRIPT)) {
+    let trial = match (Ceph::endpoints().pop(), std::env::var_os(SCRIPT)) {
         (Some(stays), Some(script)) => Trial::test(NAME, move || {
             run(&stays, script).map_err(|e| e.to_string().into())
         }),
-        _ => real::absent(NAME),
+        _ => real::absent::<Ceph>(NAME),
     };
     libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
 }

@@ -16,7 +16,7 @@ pub(crate) fn run(rest: &[String]) -> Result {
     ];
     arguments.extend(rest.iter().map(String::as_str));
     if rest.iter().any(|word| word == "s3") {
-        let ceph = services::Ceph::start()?;
+        let ceph = services::Server::start(services::CEPH)?;
         return cargo::run(&arguments, &ceph.env());
     }
     cargo::run(&arguments, &[])

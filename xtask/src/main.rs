@@ -16,11 +16,11 @@ use std::process::ExitCode;
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
     (
         "test",
-        "run every test, doc tests too, and on a Ceph where one can be had; --no-ceph without, --only-ceph just what needs one",
+        "run every test, doc tests too, and on a Ceph where one can be had; --no-ceph without, --only-ceph and --only-garage just what needs one",
     ),
     (
         "services",
-        "up|down ceph: a real S3 server for tests, installed where that can be done",
+        "up|down ceph|garage: a real S3 server for tests; up installs Ceph where that can be done, install garage builds one",
     ),
     (
         "conformance",

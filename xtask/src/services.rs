@@ -1,4 +1,4 @@
-//! `cargo xtask services up|down ceph`: real servers for tests, as plain processes in a scratch folder.
+//! `cargo xtask services up|down ceph|garage`: real servers for tests, as plain processes in a scratch folder.
 //!
 //! Nothing of it touches the configuration of the machine. A server has a folder of its own below `target`, ports that
 //! were free, and a file with the processes that were started, which is all that `down` ends.
@@ -11,11 +11,13 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::{Result, answer, root};
+use crate::{Result, answer, root, say};
 
 mod ceph;
+mod garage;
 
-pub(crate) use ceph::Ceph;
+pub(crate) use ceph::CEPH;
+pub(crate) use garage::GARAGE;
 
 /// Variables by which tests learn of a server, and their values.
 type Env = Vec<(&'static str, String)>;
@@ -28,22 +30,98 @@ const PATIENCE_WITH_THE_DEAD: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(rest: &[String]) -> Result {
     let words: Vec<&str> = rest.iter().map(String::as_str).collect();
-    let (up, name) = match words[..] {
-        [up @ ("up" | "down"), name @ "ceph"] => (up == "up", name),
-        _ => return Err("services takes `up ceph` or `down ceph`".into()),
-    };
-    let folder = folder(name);
-    if !up {
-        return down(&folder);
+    match words[..] {
+        ["install", "garage"] => garage::install(),
+        ["up", name] if let Some(kind) = Kind::by_name(name) => {
+            let env = (kind.up)(&folder(name), PATIENCE);
+            let env = env.map_err(|why| {
+                format!("{why}; `cargo xtask services down {name}` removes what came up of it")
+            })?;
+            for (name, value) in env {
+                answer(&format!("export {name}={value}"));
+            }
+            Ok(())
+        }
+        ["down", name] if Kind::by_name(name).is_some() => down(&folder(name)),
+        _ => {
+            Err("services takes `up` or `down` and `ceph` or `garage`, or `install garage`".into())
+        }
     }
-    let env = ceph::up(&folder, PATIENCE);
-    let env = env.map_err(|why| {
-        format!("{why}; `cargo xtask services down {name}` removes what came up of it")
-    })?;
-    for (name, value) in env {
-        answer(&format!("export {name}={value}"));
+}
+
+/// A server that can be had here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    name: &'static str,
+    /// The variable by which tests learn where it is.
+    variable: &'static str,
+    up: fn(&Path, Duration) -> std::result::Result<Env, String>,
+    /// How long it may take to come up before tests go on without it.
+    patience_of_tests: Duration,
+}
+
+impl Kind {
+    fn by_name(name: &str) -> Option<Self> {
+        [CEPH, GARAGE].into_iter().find(|kind| kind.name == name)
     }
-    Ok(())
+}
+
+/// A server for one run of the tests or of a bench, beside one that somebody works with; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// What tests learn of it.
+    env: Env,
+    folder: Option<PathBuf>,
+}
+
+impl Server {
+    /// The one that the environment names; otherwise a new one.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, in one line, within a few minutes.
+    pub(crate) fn start(kind: Kind) -> std::result::Result<Self, String> {
+        if std::env::var(kind.variable).is_ok_and(|it| !it.is_empty()) {
+            // Tests see it without being told.
+            return Ok(Self {
+                env: Vec::new(),
+                folder: None,
+            });
+        }
+        let folder = folder(&format!("{}-of-tests", kind.name));
+        match (kind.up)(&folder, kind.patience_of_tests) {
+            Ok(env) => Ok(Self {
+                env,
+                folder: Some(folder),
+            }),
+            Err(why) => {
+                // What came up of it is of no use to anybody.
+                down(&folder).map_err(|more| format!("{why}; {more}"))?;
+                Err(why)
+            }
+        }
+    }
+
+    /// No such server, whatever the environment names.
+    pub(crate) fn none(kind: Kind) -> Self {
+        Self {
+            env: vec![(kind.variable, String::new())],
+            folder: None,
+        }
+    }
+
+    pub(crate) fn env(&self) -> Vec<(&str, &str)> {
+        let env = self.env.iter();
+        env.map(|(name, value)| (*name, value.as_str())).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(Err(why)) = self.folder.as_deref().map(down) {
+            say(&format!("the server could not be ended: {why}"));
+        }
+    }
 }
 
 /// The folder of a server, and when the server has to be up.
@@ -65,7 +143,7 @@ impl Home {
         bounded(program, self.until)
     }
 
-    /// Starts a process that stays, and writes its number down.
+    /// Starts a process that stays, and writes its number down. `program` is a name or a path.
     fn spawn(&self, program: &str, log: &str, arguments: &[&str]) -> Result {
         let log = fs::File::create(self.path(log)).map_err(told)?;
         let more = log.try_clone().map_err(told)?;
@@ -77,7 +155,8 @@ impl Home {
             .spawn()
             .map_err(|e| format!("{program} cannot be started: {e}"))?;
         let mut pids = fs::read_to_string(self.path("pids")).unwrap_or_default();
-        pids.push_str(&format!("{} {program}\n", child.id()));
+        let name = program.rsplit('/').next().unwrap_or(program);
+        pids.push_str(&format!("{} {name}\n", child.id()));
         fs::write(self.path("pids"), pids).map_err(told)
     }
 

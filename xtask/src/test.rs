@@ -1,7 +1,8 @@
-//! `cargo xtask test`: every test of the workspace, on a Ceph too where one can be had, or those on Ceph alone; and one
-//! line of counts at the end.
+//! `cargo xtask test`: every test of the workspace, on a Ceph too where one can be had, or those on Ceph or Garage alone;
+//! and one line of counts at the end.
 
-use crate::{Result, answer, cargo, no_arguments, say, services};
+use crate::services::{self, Server};
+use crate::{Result, answer, cargo, no_arguments, say};
 
 /// What the lines of test binaries add up to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,21 +64,36 @@ const ON_CEPH: [&str; 10] = [
     "--no-fail-fast",
 ];
 
+/// Those that do nothing where there is no Garage. Nobody has one by chance, so it is started for them alone.
+const ON_GARAGE: [&str; 10] = [
+    "test",
+    "--package",
+    "larder-s3",
+    "--test",
+    "garage",
+    "--test",
+    "garage_cluster",
+    "--test",
+    "garage_conditions",
+    "--no-fail-fast",
+];
+
 pub(crate) fn run(rest: &[String]) -> Result {
     let words: Vec<&str> = rest.iter().map(String::as_str).collect();
-    let (arguments, ceph) = match words[..] {
+    let (arguments, server) = match words[..] {
         // One that the environment names is left out as well.
-        ["--no-ceph"] => (&ALL[..], Some(services::Ceph::none())),
+        ["--no-ceph"] => (&ALL[..], Some(Server::none(services::CEPH))),
         // Without one there would be nothing left to test.
-        ["--only-ceph"] => (&ON_CEPH[..], Some(services::Ceph::start()?)),
+        ["--only-ceph"] => (&ON_CEPH[..], Some(Server::start(services::CEPH)?)),
+        ["--only-garage"] => (&ON_GARAGE[..], Some(Server::start(services::GARAGE)?)),
         _ => {
             no_arguments("test", rest)?;
             (&ALL[..], ceph())
         }
     };
-    let env = ceph.as_ref().map(services::Ceph::env).unwrap_or_default();
+    let env = server.as_ref().map(Server::env).unwrap_or_default();
     let (lines, success) = cargo::lines(arguments, &env, false)?;
-    drop(ceph);
+    drop(server);
     let counts = Counts::read(&lines);
     if !counts.reasons.is_empty() {
         answer("\nwhat did not run, and why:");
@@ -101,8 +117,8 @@ pub(crate) fn run(rest: &[String]) -> Result {
 }
 
 /// A Ceph to test with; where none can be had, that is said, and the tests that need one are counted as ignored.
-fn ceph() -> Option<services::Ceph> {
-    match services::Ceph::start() {
+fn ceph() -> Option<Server> {
+    match Server::start(services::CEPH) {
         Ok(ceph) => Some(ceph),
         Err(why) => {
             say(&why);

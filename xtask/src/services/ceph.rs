@@ -1,15 +1,20 @@
 //! Ceph: a monitor, a manager, a disk and a gateway.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Env, Home, down, folder, free_port, is_there, new_id, output, told};
+use super::{Env, Home, Kind, down, free_port, is_there, new_id, output, told};
 use crate::{Result, say};
 
-/// The variable by which tests learn where the gateway is.
-const CEPH: &str = "LARDER_TEST_CEPH";
+/// Tests go on without one that takes longer than three minutes.
+pub(crate) const CEPH: Kind = Kind {
+    name: "ceph",
+    variable: "LARDER_TEST_CEPH",
+    up,
+    patience_of_tests: Duration::from_secs(180),
+};
 
 /// The variable by which they learn of a shell script that is one more gateway, on the port that is its argument: whoever
 /// wants to kill a gateway starts one of its own.
@@ -26,67 +31,6 @@ const PACKAGES: [(&str, &str); 5] = [
 
 /// The script of [`GATEWAY`], in the folder of its cluster.
 const GATEWAY_SCRIPT: &str = "gateway.sh";
-
-/// How long Ceph may take to come up before tests go on without it.
-const PATIENCE_OF_TESTS: Duration = Duration::from_secs(180);
-
-/// A Ceph for one run of the tests or of a bench, beside one that somebody works with; it ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Ceph {
-    /// What tests learn of it.
-    env: Env,
-    folder: Option<PathBuf>,
-}
-
-impl Ceph {
-    /// The one that the environment names; otherwise a new one.
-    ///
-    /// # Errors
-    ///
-    /// Why there is none, in one line, within a few minutes.
-    pub(crate) fn start() -> std::result::Result<Self, String> {
-        if std::env::var(CEPH).is_ok_and(|it| !it.is_empty()) {
-            // Tests see it without being told.
-            return Ok(Self {
-                env: Vec::new(),
-                folder: None,
-            });
-        }
-        let folder = folder("ceph-of-tests");
-        match up(&folder, PATIENCE_OF_TESTS) {
-            Ok(env) => Ok(Self {
-                env,
-                folder: Some(folder),
-            }),
-            Err(why) => {
-                // What came up of it is of no use to anybody.
-                down(&folder).map_err(|more| format!("{why}; {more}"))?;
-                Err(why)
-            }
-        }
-    }
-
-    /// No Ceph, whatever the environment names.
-    pub(crate) fn none() -> Self {
-        Self {
-            env: vec![(CEPH, String::new())],
-            folder: None,
-        }
-    }
-
-    pub(crate) fn env(&self) -> Vec<(&str, &str)> {
-        let env = self.env.iter();
-        env.map(|(name, value)| (*name, value.as_str())).collect()
-    }
-}
-
-impl Drop for Ceph {
-    fn drop(&mut self) {
-        if let Some(Err(why)) = self.folder.as_deref().map(down) {
-            say(&format!("Ceph could not be ended: {why}"));
-        }
-    }
-}
 
 /// Installs what is missing where that can be done, and says what is missing where it cannot.
 fn install(until: Instant) -> Result {
@@ -129,7 +73,7 @@ struct Cluster {
     gateway_port: u16,
 }
 
-pub(super) fn up(folder: &Path, patience: Duration) -> std::result::Result<Env, String> {
+fn up(folder: &Path, patience: Duration) -> std::result::Result<Env, String> {
     let until = Instant::now() + patience;
     install(until)?;
     down(folder)?;
@@ -147,7 +91,7 @@ pub(super) fn up(folder: &Path, patience: Duration) -> std::result::Result<Env, 
         began.elapsed().as_secs()
     ));
     let gateway = cluster.home.text(GATEWAY_SCRIPT);
-    Ok(vec![(CEPH, endpoint), (GATEWAY, gateway)])
+    Ok(vec![(CEPH.variable, endpoint), (GATEWAY, gateway)])
 }
 
 impl Cluster {
