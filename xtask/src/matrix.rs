@@ -43,6 +43,7 @@ const BACKENDS: &[Backend] = &[
             "conformance",
             "conformance_positioned",
             "conformance_objects",
+            "conformance_change_log",
         ],
         has_power: true,
     },
@@ -65,6 +66,7 @@ const TESTS: &[&str] = &[
     "conformance",
     "conformance_positioned",
     "conformance_objects",
+    "conformance_change_log",
 ];
 
 /// What the suite wrote down of one check.

@@ -16,6 +16,7 @@ const CONTRACTS: &[(&str, &str)] = &[
     ("backend", "Backend"),
     ("high-volume", "HighVolumeBackend"),
     ("kv-client", "KvClient"),
+    ("change-log", "ChangeLog"),
 ];
 
 /// The clauses in their order, each with its title.
