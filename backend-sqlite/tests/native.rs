@@ -245,6 +245,11 @@ async fn settings_are_what_is_declared_and_what_the_file_is_used_with() {
         place.kv_client().put("k", "v").await.unwrap();
         assert!(Path::new(name).exists());
     }
+    // And one that no system call takes.
+    refused(
+        SqlitePlace::open(SqliteConfig::new("a\0b")).await,
+        ErrorKind::InvalidInput,
+    );
     refused(
         SqlitePlace::open(SqliteConfig::new("")).await,
         ErrorKind::InvalidInput,

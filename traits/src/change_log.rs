@@ -110,41 +110,43 @@ impl Change {
 /// # Durability
 ///
 /// On `Ok` of [`record`](Self::record), [`complete`](Self::complete), [`renew`](Self::renew) and
-/// [`claim`](Self::claim) their effect survives all that the stores survive which the log speaks of. A log that
+/// [`claim`](Self::claim) their effect survives all that the stores survive which the log speaks of (CL-7). A log that
 /// forgets is not a change log.
 ///
 /// # Consistency
 ///
-/// Linearizable, through any mix of handles and processes.
+/// Linearizable, through any mix of handles and processes (CL-6).
 ///
 /// # Errors
 ///
 /// A [`Fault`] of any kind. After `Unknown` from `record`, `complete` or `renew`, call it again: each may be repeated.
 #[async_trait]
 pub trait ChangeLog: Debug + Send + Sync {
-    /// Records `change` for `writer`, or replaces the change of that id.
+    /// Records `change` for `writer`, or replaces the change of that id (CL-1).
     ///
     /// # Errors
     ///
-    /// As the trait says, and `Conflict` where the change of that id belongs to another writer by now: this one's
-    /// lease had ended, and it must leave the change alone.
+    /// As the trait says, and `Conflict`, `NotApplied`, where the change of that id belongs to another writer by now
+    /// (CL-3): this one's lease had ended, and it must leave the change alone.
     async fn record(&self, writer: WriterId, change: &Change) -> Result<(), Fault>;
 
-    /// Strikes out the change `id` of `writer`; `Ok` also where there is none.
+    /// Strikes out the change `id` of `writer`; `Ok` also where there is none (CL-2).
     ///
     /// # Errors
     ///
     /// As [`record`](Self::record).
     async fn complete(&self, writer: WriterId, id: ChangeId) -> Result<(), Fault>;
 
-    /// The changes of `writer`, in any order.
+    /// The changes of `writer`, in any order, as they are at one moment (CL-3, CL-6).
     ///
     /// # Errors
     ///
     /// As the trait says; always `NotApplied`.
     async fn changes(&self, writer: WriterId) -> Result<Vec<Change>, Fault>;
 
-    /// Gives `writer` a lease until `until`, or extends the one it has. A lease is never shortened.
+    /// Gives `writer` a lease until `until`, or extends the one it has. A lease is never shortened (CL-4).
+    ///
+    /// It is kept to the millisecond at least, and what is finer is rounded in favour of the writer.
     ///
     /// # Errors
     ///
@@ -152,7 +154,7 @@ pub trait ChangeLog: Debug + Send + Sync {
     async fn renew(&self, writer: WriterId, until: SystemTime) -> Result<(), Fault>;
 
     /// Makes `writer` the owner of up to `limit` changes whose present owner is another with no lease or one that has
-    /// ended at `now`, and returns them. Of two that claim at once, one gets each change.
+    /// ended at `now`, and returns them (CL-5). Of two that claim at once, one gets each change.
     ///
     /// # Errors
     ///
