@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use larder_conformance::{Caps, Contract, Suite};
 use larder_traits::{
-    BackendError, BlobMultiCaps, BlobStoreCaps, HighVolumeCaps, KvCaps, LateLanding, StashCaps,
+    BackendError, BlobMultiCaps, BlobStoreCaps, Change, ErrorKind, Fault, HighVolumeCaps, KvCaps,
+    LateLanding, StashCaps,
 };
 
 use tokio::sync::Semaphore;
 
 use crate::reference::{
-    Due, Pace, blob_multi, blob_store, gap, high_volume, kv_client, lock, stash,
+    Due, Pace, blob_multi, blob_store, change_log, gap, high_volume, kv_client, lock, stash,
 };
 
 /// A store that is odd and right.
@@ -56,11 +57,14 @@ pub(crate) fn references() -> Vec<Benign> {
         benign("reference", Contract::KvClient, || {
             kv_client::suite(kv_client::CAPS, |_| {})
         }),
+        benign("reference", Contract::ChangeLog, || {
+            change_log::suite(change_log::CAPS, |_| {})
+        }),
     ]
 }
 
 pub(crate) fn all() -> Vec<Benign> {
-    [blobs(), stashes(), frames(), objects(), keys()]
+    [blobs(), stashes(), frames(), objects(), keys(), logs()]
         .into_iter()
         .flatten()
         .collect()
@@ -463,4 +467,101 @@ fn keys() -> Vec<Benign> {
             |_| {},
         ),
     ]
+}
+
+fn logs() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: change_log::Bend) -> Benign {
+        benign(id, Contract::ChangeLog, move || {
+            change_log::suite(caps, bend)
+        })
+    }
+    const CAPS: Caps = change_log::CAPS;
+    let late = |bound| CAPS.with_late_landing(LateLanding::MayLandLate(bound));
+    vec![
+        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        b("yields", CAPS, |s| s.pace = Pace::Yield),
+        b("one-at-a-time", CAPS, |s| {
+            s.one_at_a_time = true;
+            s.pace = Pace::Jitter;
+        }),
+        b("answers-in-no-order", CAPS, |s| {
+            let mix = |it: &Change| it.id.into_bytes().map(|byte| byte.wrapping_mul(0x9d));
+            s.list = Box::new(move |log, writer| {
+                let mut own = log.book.of(writer);
+                own.sort_by_key(mix);
+                Ok(own)
+            });
+            // What is claimed of more than the limit is in no order either.
+            s.claim = Box::new(move |log, writer, now, limit| {
+                let mut free = log.book.claimable(writer, now);
+                free.sort_by_key(|id| id.into_bytes().map(|byte| byte.wrapping_mul(0x9d)));
+                let mut taken = log.book.take(writer, free, limit);
+                taken.sort_by_key(mix);
+                taken.reverse();
+                Ok(taken)
+            });
+        }),
+        b("whole-milliseconds", CAPS, |s| {
+            s.renew = Box::new(|log, writer, until| {
+                let kept = until.checked_add(to_millis(until));
+                log.book.renew(writer, kept.unwrap_or(until));
+                Ok(())
+            });
+            s.claim = Box::new(|log, writer, now, limit| {
+                // Down to the millisecond: up to the next, and one back.
+                let up = to_millis(now);
+                let down = Duration::from_millis(u64::from(!up.is_zero())).saturating_sub(up);
+                let now = now.checked_sub(down).unwrap_or(now);
+                Ok(log.book.claim(writer, now, limit))
+            });
+        }),
+        b("never-sure-of-a-write", CAPS, |s| {
+            s.fails.stage = |trouble| Err(trouble.after());
+            s.fails.record = |trouble| Err(trouble.after());
+            s.fails.complete = |trouble| Err(trouble.after());
+            s.fails.renew = |trouble| Err(trouble.after());
+            s.fails.claim = |trouble| Err(trouble.after());
+        }),
+        b("endless-lease-refused", CAPS, |s| {
+            s.renew = Box::new(|log, writer, until| {
+                let since = until.duration_since(SystemTime::UNIX_EPOCH);
+                if since.is_ok_and(|since| since.as_secs() > 1 << 40) {
+                    let why = "no such end";
+                    return Err(Fault::not_applied(ErrorKind::InvalidInput, why));
+                }
+                log.book.renew(writer, until);
+                Ok(())
+            });
+        }),
+        b("finishes-what-was-dropped", CAPS, |s| {
+            s.slow_record = Some(Box::new(|place, writer, change| {
+                async move {
+                    let answer = Mutex::new(Ok(()));
+                    let record = Due::new(|| {
+                        *lock(&answer) = lock(&place.log).book.record(writer, &change);
+                    });
+                    gap().await;
+                    record.settle();
+                    answer.into_inner().unwrap_or_else(|e| e.into_inner())
+                }
+                .boxed()
+            }));
+        }),
+        b("late-landing-unbounded", late(None), change_log::lands_late),
+        b(
+            "late-landing-bounded",
+            late(Some(Duration::from_secs(1))),
+            change_log::lands_late,
+        ),
+    ]
+}
+
+/// How long it is from then to the next whole millisecond.
+fn to_millis(time: SystemTime) -> Duration {
+    let finer = |nanos: u32| nanos % 1_000_000;
+    let nanos = match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => finer(1_000_000 - finer(since.subsec_nanos())),
+        Err(before) => finer(before.duration().subsec_nanos()),
+    };
+    Duration::from_nanos(nanos.into())
 }

@@ -29,7 +29,7 @@ pub(crate) const CLASSES: [Class; 8] = [
 ];
 
 /// The columns of the table: both kinds of backends for objects are one.
-pub(crate) const COLUMNS: [&str; 5] = ["BM", "ST", "BS", "HV", "KV"];
+pub(crate) const COLUMNS: [&str; 6] = ["BM", "ST", "BS", "HV", "KV", "CL"];
 
 impl Class {
     pub(crate) fn name(self) -> &'static str {
@@ -46,16 +46,16 @@ impl Class {
     }
 
     /// How many there are to be in each column.
-    pub(crate) fn goals(self) -> [usize; 5] {
+    pub(crate) fn goals(self) -> [usize; 6] {
         match self {
-            Self::Values => [6, 4, 5, 4, 4],
-            Self::Names => [7, 4, 4, 3, 4],
-            Self::Batches => [0, 12, 3, 8, 2],
-            Self::Visibility => [6, 5, 6, 4, 4],
-            Self::Atomicity => [8, 7, 10, 2, 3],
-            Self::Time => [5, 0, 0, 4, 6],
-            Self::Errors => [7, 6, 4, 2, 5],
-            Self::Bounds => [4, 4, 4, 1, 2],
+            Self::Values => [6, 4, 5, 4, 4, 4],
+            Self::Names => [7, 4, 4, 3, 4, 4],
+            Self::Batches => [0, 12, 3, 8, 2, 2],
+            Self::Visibility => [6, 5, 6, 4, 4, 4],
+            Self::Atomicity => [8, 7, 10, 2, 3, 3],
+            Self::Time => [5, 0, 0, 4, 6, 6],
+            Self::Errors => [7, 6, 4, 2, 5, 5],
+            Self::Bounds => [4, 4, 4, 1, 2, 2],
         }
     }
 
@@ -65,18 +65,19 @@ impl Class {
         }
         match mutant.breaks {
             "BM-1" | "BM-3" | "BM-11" | "ST-2" | "ST-3" | "ST-4" | "BS-1" | "BS-4" | "BS-5"
-            | "HV-2" | "HV-3" | "BK-2" | "BK-3" | "KV-1" => Self::Values,
-            "BM-2" | "BM-5" | "BM-8" | "BM-10" | "ST-1" | "BS-6" | "HV-9" | "KV-2" | "KV-6" => {
-                Self::Names
-            }
+            | "HV-2" | "HV-3" | "BK-2" | "BK-3" | "KV-1" | "CL-1" => Self::Values,
+            "BM-2" | "BM-5" | "BM-8" | "BM-10" | "ST-1" | "BS-6" | "HV-9" | "KV-2" | "KV-6"
+            | "CL-2" => Self::Names,
             "ST-5" | "ST-6" | "ST-7" | "ST-8" | "ST-9" | "ST-10" | "ST-12" | "BS-7" | "BS-8"
-            | "BS-9" | "HV-1" | "HV-4" | "HV-5" | "HV-10" | "KV-5" => Self::Batches,
-            "BM-6" | "ST-11" | "ST-14" | "BS-2" | "HV-6" | "HV-7" | "KV-7" | "C-2" => {
+            | "BS-9" | "HV-1" | "HV-4" | "HV-5" | "HV-10" | "KV-5" | "CL-3" | "CL-5" => {
+                Self::Batches
+            }
+            "BM-6" | "ST-11" | "ST-14" | "BS-2" | "HV-6" | "HV-7" | "KV-7" | "CL-6" | "C-2" => {
                 Self::Visibility
             }
             "BM-4" | "BM-9" | "ST-13" | "BS-3" | "BS-11" | "BS-12" | "BS-13" | "BK-1" | "BK-4"
-            | "KV-9" => Self::Atomicity,
-            "BM-7" | "HV-8" | "KV-3" | "KV-4" | "C-5" => Self::Time,
+            | "KV-9" | "CL-7" => Self::Atomicity,
+            "BM-7" | "HV-8" | "KV-3" | "KV-4" | "CL-4" | "C-5" => Self::Time,
             "C-4" | "C-6" | "BS-10" | "BK-5" | "BK-6" => Self::Bounds,
             _ => Self::Errors,
         }
@@ -101,6 +102,7 @@ pub(crate) fn column(contract: Contract) -> usize {
         Contract::Stash => 1,
         Contract::BlobStore => 2,
         Contract::KvClient => 4,
+        Contract::ChangeLog => 5,
         _ => 3,
     }
 }

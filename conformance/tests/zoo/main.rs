@@ -72,8 +72,8 @@ fn named(name: &str) -> Vec<Suite> {
 }
 
 /// The stores in plain files that are right.
-fn lasting() -> [(&'static str, Suite); 5] {
-    use reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, RowFlaw};
+fn lasting() -> [(&'static str, Suite); 6] {
+    use reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, LogFlaw, RowFlaw};
     let frames = FrameFlaw::Files(Flaw::None);
     let rows = RowFlaw::Files(Flaw::None);
     [
@@ -84,6 +84,10 @@ fn lasting() -> [(&'static str, Suite); 5] {
         (
             "kv_client",
             files::kv_client(CAPS, KvFlaw::Files(Flaw::None)),
+        ),
+        (
+            "change_log",
+            files::change_log(CAPS, LogFlaw::Files(Flaw::None)),
         ),
     ]
 }

@@ -4,7 +4,7 @@ use larder_conformance::{Caps, Contract, Engine, Suite};
 use larder_traits::Durability;
 
 use super::Mutant;
-use crate::reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, RowFlaw};
+use crate::reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, LogFlaw, RowFlaw};
 
 /// What a store declares that is about processes only.
 const PROCESS: Caps = CAPS.with_durability(Durability::Process);
@@ -14,11 +14,13 @@ pub(crate) fn all() -> Vec<Mutant> {
         killed(),
         killed_frames(),
         killed_rows(),
+        killed_logs(),
         restarted(),
         damaged(),
         cut_off(),
         cut_off_frames(),
         cut_off_rows(),
+        cut_off_logs(),
     ]
     .into_iter()
     .flatten()
@@ -37,6 +39,7 @@ fn f(
         Some("bs") => Contract::BlobStore,
         Some("bk") => Contract::Backend,
         Some("st") => Contract::Stash,
+        Some("cl") => Contract::ChangeLog,
         _ => Contract::KvClient,
     };
     Mutant {
@@ -235,6 +238,57 @@ fn killed_rows() -> Vec<Mutant> {
             &[],
             "a dropped collection is dropped for this process only",
             || files::stash(PROCESS, RowFlaw::DropsInMemory),
+        ),
+    ]
+    .into_iter()
+    .map(awaiting)
+    .collect()
+}
+
+fn killed_logs() -> Vec<Mutant> {
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Kill);
+    vec![
+        f(
+            "cl-file-write-behind",
+            "CL-7",
+            &[],
+            "what the log was told is written when it is dropped",
+            || files::change_log(PROCESS, LogFlaw::Files(Flaw::WriteBehind)),
+        ),
+        f(
+            "cl-file-in-pieces",
+            "CL-7",
+            &[],
+            "the log goes over what it was before in pieces",
+            || files::change_log(PROCESS, LogFlaw::Files(Flaw::InPieces)),
+        ),
+        f(
+            "cl-file-leases-in-memory",
+            "CL-7",
+            &["CL-4"],
+            "leases are known to the process only",
+            || files::change_log(PROCESS, LogFlaw::LeasesInMemory),
+        ),
+        f(
+            "cl-file-claims-in-memory",
+            "CL-7",
+            &["CL-5"],
+            "who claimed a change is known to the process only",
+            || files::change_log(PROCESS, LogFlaw::ClaimsInMemory),
+        ),
+        f(
+            "cl-file-completes-in-memory",
+            "CL-7",
+            &["CL-2"],
+            "a change that was struck out is back once the process has ended",
+            || files::change_log(PROCESS, LogFlaw::CompletesInMemory),
+        ),
+        f(
+            "cl-file-claim-split",
+            "CL-7",
+            &["CL-5"],
+            "the changes of a claim are committed one after the other",
+            || files::change_log(PROCESS, LogFlaw::ClaimSplit),
         ),
     ]
     .into_iter()
@@ -495,6 +549,36 @@ fn cut_off_rows() -> Vec<Mutant> {
             &["ST-1"],
             "the drop of a collection is not synced",
             || files::stash(CAPS, RowFlaw::DropNotSynced),
+        ),
+    ]
+    .into_iter()
+    .map(awaiting)
+    .collect()
+}
+
+fn cut_off_logs() -> Vec<Mutant> {
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Power);
+    vec![
+        f(
+            "cl-file-folder-not-synced",
+            "CL-7",
+            &[],
+            "the folder is not synced after a rename",
+            || files::change_log(CAPS, LogFlaw::Files(Flaw::FolderNotSynced)),
+        ),
+        f(
+            "cl-file-renewal-not-synced",
+            "CL-7",
+            &["CL-4"],
+            "a renewal is not synced, since the next one will come",
+            || files::change_log(CAPS, LogFlaw::RenewalNotSynced),
+        ),
+        f(
+            "cl-file-claim-not-synced",
+            "CL-7",
+            &["CL-5"],
+            "a claim is not synced",
+            || files::change_log(CAPS, LogFlaw::ClaimNotSynced),
         ),
     ]
     .into_iter()

@@ -8,6 +8,7 @@ use larder_conformance::{Contract, Engine, Suite};
 pub(crate) mod backend;
 pub(crate) mod blob_multi;
 pub(crate) mod blob_store;
+pub(crate) mod change_log;
 pub(crate) mod files;
 pub(crate) mod high_volume;
 pub(crate) mod kv_client;
@@ -63,6 +64,7 @@ pub(crate) fn all() -> Vec<Mutant> {
     all.extend(high_volume::all());
     all.extend(backend::all());
     all.extend(kv_client::all());
+    all.extend(change_log::all());
     all.extend(files::all());
     all.extend(panics::all());
     all

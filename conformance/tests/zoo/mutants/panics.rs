@@ -1,13 +1,13 @@
 //! Stores that panic where they have to answer (C-3): arithmetic and slices that trust their arguments.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use larder_conformance::{Caps, Contract, Suite};
 use larder_traits::stash::driver::{StashOp, fold};
 use larder_traits::{Clock, ExpirationPolicy};
 
 use super::Mutant;
-use crate::reference::{blob_multi, high_volume, kv_client, stash};
+use crate::reference::{blob_multi, change_log, high_volume, kv_client, stash};
 
 fn p(
     id: &'static str,
@@ -31,6 +31,12 @@ fn p(
 }
 
 pub(crate) fn all() -> Vec<Mutant> {
+    let mut all = stores();
+    all.extend(logs());
+    all
+}
+
+fn stores() -> Vec<Mutant> {
     vec![
         p(
             "bm-range-reversed-panics",
@@ -91,6 +97,50 @@ pub(crate) fn all() -> Vec<Mutant> {
                     });
                 })
             },
+        ),
+    ]
+}
+
+fn logs() -> Vec<Mutant> {
+    let of = |bend| move || change_log::suite(change_log::CAPS, bend);
+    vec![
+        p(
+            "cl-lease-overflow-panics",
+            Contract::ChangeLog,
+            &["CL-4"],
+            "a moment of grace is added to a lease, however long it is",
+            of(|s| {
+                s.renew = Box::new(|log, writer, until| {
+                    let _grace = until + Duration::from_secs(1);
+                    log.book.renew(writer, until);
+                    Ok(())
+                });
+            }),
+        ),
+        p(
+            "cl-before-the-epoch-panics",
+            Contract::ChangeLog,
+            &["CL-4", "CL-5", "C-5"],
+            "a claim takes it for granted that its time is after the Unix epoch",
+            of(|s| {
+                s.claim = Box::new(|log, writer, now, limit| {
+                    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+                    let _since = since.expect("a time of this age");
+                    Ok(log.book.claim(writer, now, limit))
+                });
+            }),
+        ),
+        p(
+            "cl-limit-overflow-panics",
+            Contract::ChangeLog,
+            &["CL-5"],
+            "a claim asks for one more than its limit, to see whether there is more",
+            of(|s| {
+                s.claim = Box::new(|log, writer, now, limit| {
+                    let _more = limit.checked_add(1).expect("a limit within reason");
+                    Ok(log.book.claim(writer, now, limit))
+                });
+            }),
         ),
     ]
 }

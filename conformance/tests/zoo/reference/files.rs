@@ -16,11 +16,13 @@ use larder_traits::stash::driver::StashOp;
 use larder_traits::{Clock, Durability, ErrorKind, Fault, LateLanding, SystemClock};
 use tempfile::TempDir;
 
+use super::change_log::Book;
 use super::lock;
 
 mod backend;
 mod blob_multi;
 mod blob_store;
+mod change_log;
 mod frame_log;
 mod kv_client;
 mod stash;
@@ -28,6 +30,7 @@ mod stash;
 pub(crate) use backend::suite as backend;
 pub(crate) use blob_multi::suite as blob_multi;
 pub(crate) use blob_store::{FrameFlaw, suite as blob_store};
+pub(crate) use change_log::{LogFlaw, suite as change_log};
 pub(crate) use frame_log::suite as frame_log;
 pub(crate) use kv_client::{KvFlaw, suite as kv_client};
 pub(crate) use stash::{RowFlaw, suite as stash};
@@ -99,6 +102,8 @@ pub(crate) struct Files {
     /// When this process opened it, and what it knows of when values end.
     opened: SystemTime,
     deadlines: Mutex<BTreeMap<Vec<u8>, u64>>,
+    /// What only this process knows of a change log.
+    book: Mutex<Book>,
 }
 
 /// The places of this process.
@@ -168,6 +173,7 @@ impl Files {
             commits: AtomicU64::new(0),
             opened: SystemClock::default().now(),
             deadlines: Mutex::default(),
+            book: Mutex::default(),
         });
         if flaw == Flaw::LeftoversRestored {
             files.restore()?;

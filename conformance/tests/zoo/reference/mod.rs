@@ -9,6 +9,7 @@ use std::time::Duration;
 
 pub(crate) mod blob_multi;
 pub(crate) mod blob_store;
+pub(crate) mod change_log;
 pub(crate) mod files;
 pub(crate) mod high_volume;
 pub(crate) mod kv_client;
