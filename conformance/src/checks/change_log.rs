@@ -7,6 +7,7 @@ mod concurrent;
 mod dropped;
 mod failing;
 mod leases;
+mod meetings;
 mod outside;
 mod random;
 mod work;

@@ -48,8 +48,9 @@ pub(super) struct Case {
     owner: WriterId,
     /// Who claims, or tries to.
     other: WriterId,
-    /// What there was before the call.
-    old: Option<Change>,
+    /// What there was before the call, in the order of the ids. Where a call is about all of them it is several, so that half
+    /// of it would show.
+    old: Vec<Change>,
     /// What a record writes.
     new: Change,
 }
@@ -73,13 +74,21 @@ impl Case {
         is_there: bool,
     ) -> Result<Self, Stop> {
         let writer = |tag: &str| WriterId::from_bytes(spread(&format!("{method:?} {tag}"), number));
-        let case = Self {
+        let mut case = Self {
             method,
             owner: writer("owner"),
             other: writer("other"),
-            old: is_there.then(|| change(number, 2)),
+            old: Vec::new(),
             new: change(number, 3),
         };
+        if is_there {
+            let several = matches!(method, Method::Changes | Method::Claim);
+            let numbers = [0, 100_000, 200_000]
+                .into_iter()
+                .take(if several { 3 } else { 1 });
+            case.old = numbers.map(|beside| change(number + beside, 2)).collect();
+            case.old.sort_by_key(|change| change.id);
+        }
         let is_held = !matches!(method, Method::Renew | Method::Claim);
         if is_held {
             handle.renew(case.owner, for_ever()).await?;
@@ -89,11 +98,15 @@ impl Case {
             // A lease that has ended is there, instead of none.
             handle.renew(case.owner, at(NOW - 1)).await?;
         }
-        match (&case.old, method) {
-            // The lease is told by what it holds.
-            (_, Method::Renew) => handle.record(case.owner, &case.new).await?,
-            (Some(old), _) => handle.record(case.owner, old).await?,
-            (None, _) => {}
+        // A lease is told by what it holds.
+        let held = std::slice::from_ref(&case.new);
+        let held = if method == Method::Renew {
+            held
+        } else {
+            &case.old
+        };
+        for change in held {
+            handle.record(case.owner, change).await?;
         }
         Ok(case)
     }
@@ -129,11 +142,10 @@ impl Case {
     /// Fails unless an answer that came is the right one.
     pub(super) fn judge(&self, what: &str, answer: &Answer) -> Outcome {
         let Some(seen) = answer else { return Ok(()) };
-        let expected: Vec<Change> = self.old.iter().cloned().collect();
-        if *seen == expected {
+        if *seen == self.old {
             return Ok(());
         }
-        Err(differ(format!("{what}: the answer"), seen, &expected))
+        Err(differ(format!("{what}: the answer"), seen, &self.old))
     }
 
     /// Looks whether the call took effect; fails where it is neither done nor undone.
@@ -144,7 +156,7 @@ impl Case {
         }
         let own = handle.changes(self.owner).await?;
         let others = handle.changes(self.other).await?;
-        let old: Vec<Change> = self.old.iter().cloned().collect();
+        let old = self.old.clone();
         let new = vec![self.new.clone()];
         let state = |old: bool, new: bool| Seen {
             may_be_old: old,

@@ -88,13 +88,33 @@ fn shapes() -> Vec<Change> {
         ObjectContext::new("a", vec![Scope::new("b", "c"), Scope::new("b", "c")]),
         ObjectContext::new("a", vec![Scope::new("b", "c;b=c")]),
         ObjectContext::new("a", vec![Scope::new("", "")]),
+        ObjectContext::new("a", vec![Scope::new("z", "2"), Scope::new("b", "1")]),
     ];
-    for (n, context) in (200..).zip(contexts) {
-        all.push(Change::new(
-            id(n),
-            ObjectId::new(context, "key"),
-            Step::Remove,
-        ));
+    let elsewhere = contexts.iter().cycle().skip(1);
+    for ((n, context), elsewhere) in (200..).zip(&contexts).zip(elsewhere) {
+        let mut change = Change::new(id(n), ObjectId::new(context.clone(), "key"), Step::Remove);
+        // Payloads may lie elsewhere than their object.
+        change.created = Some(ObjectId::new(elsewhere.clone(), "key"));
+        change.replaced = Some(object("key"));
+        all.push(change);
+    }
+    for (n, bytes) in odd_ids().into_iter().enumerate() {
+        let object = object(format!("odd {n}"));
+        all.push(Change::new(ChangeId::from_bytes(bytes), object, Step::Swap));
+    }
+    all
+}
+
+/// Ids that a medium could read as something else: the first and the last of all, those with a sign, and those that go on
+/// behind a zero.
+fn odd_ids() -> Vec<[u8; 16]> {
+    let mut all = vec![[0; 16], [0xff; 16], [0x7f; 16], [0x80; 16]];
+    for last in [1, 2] {
+        let mut id = [0; 16];
+        id[15] = last;
+        all.push(id);
+        id[0] = b'a';
+        all.push(id);
     }
     all
 }
@@ -202,13 +222,37 @@ async fn cl_2_1(cx: &Cx<dyn World>) -> Outcome {
         let others = [others.clone()];
         reader.expect(what, writer(2), &others).await?;
     }
+    one_of_many(cx).await
+}
+
+/// CL-2.1, of ids that are beside each other, of changes of one object that were each recorded more than once.
+async fn one_of_many(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("q").await?;
+    let owner = writer(1);
+    let mut left = Vec::new();
+    for bytes in neighbours(cx) {
+        let of = |step| Change::new(ChangeId::from_bytes(bytes), object("same"), step);
+        a.record(owner, &of(Step::Upload)).await?;
+        a.record(owner, &of(Step::Swap)).await?;
+        left.push(of(Step::Swap));
+    }
+    for at in [0, 5, 40, 9, 1] {
+        let gone = left.remove(at % left.len()).id;
+        for handle in [&b, &a] {
+            handle.complete(owner, gone).await?;
+            let what = format!("one of many of one object, {gone}, struck out");
+            handle.expect(&what, owner, &left).await?;
+        }
+    }
     Ok(())
 }
 
-/// Ids that are one another but for one bit, and those of equal bytes.
-fn neighbours() -> Vec<[u8; 16]> {
-    let mut all: Vec<[u8; 16]> = vec![[0; 16], [0xff; 16], [0x7f; 16], [0x80; 16]];
-    for bit in (0..128).step_by(9).chain([127]) {
+/// Odd ids, and those that are one another but for one bit; of a server fewer are asked.
+fn neighbours(cx: &Cx<dyn World>) -> Vec<[u8; 16]> {
+    let step = if cx.world().is_remote() { 7 } else { 1 };
+    let mut all = odd_ids();
+    all.push([0x20; 16]);
+    for bit in (0..128).step_by(step) {
         let mut id = [0x20; 16];
         id[bit / 8] ^= 1 << (bit % 8);
         all.push(id);
@@ -218,7 +262,7 @@ fn neighbours() -> Vec<[u8; 16]> {
 
 async fn cl_3_1(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
-    let all = neighbours();
+    let all = neighbours(cx);
     let of = |n: usize| WriterId::from_bytes(all[n % all.len()]);
     let named = |bytes: [u8; 16], n: usize| {
         let object = object(format!("neighbour {n}"));
@@ -255,12 +299,17 @@ async fn cl_3_1(cx: &Cx<dyn World>) -> Outcome {
 async fn cl_3_2(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
     let intruder = writer(99);
-    for (n, lease) in [None, Some(at(0)), Some(for_ever())]
-        .into_iter()
-        .enumerate()
-    {
-        let n = u64::try_from(n).unwrap_or_default();
-        let (owner, own) = (writer(n), change(n, 1));
+    let owners = [
+        writer(1),
+        WriterId::from_bytes([0; 16]),
+        WriterId::from_bytes([0xff; 16]),
+    ];
+    let leases = [None, Some(at(0)), Some(for_ever())];
+    let cases = leases
+        .iter()
+        .flat_map(|lease| owners.map(|owner| (*lease, owner)));
+    for (n, (lease, owner)) in (0..).zip(cases) {
+        let own = change(n, 1);
         a.record(owner, &own).await?;
         if let Some(until) = lease {
             a.renew(owner, until).await?;
@@ -282,6 +331,7 @@ async fn cl_3_2(cx: &Cx<dyn World>) -> Outcome {
         b.record(owner, &change(n, 3)).await?;
         let own = [change(n, 3)];
         a.expect("the owner goes on", owner, &own).await?;
+        b.complete(owner, id(n)).await?;
     }
     Ok(())
 }

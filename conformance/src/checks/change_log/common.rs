@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use larder_traits::{Change, ChangeId, Classify, ErrorKind, Outcome as Effect, Step, WriterId};
 use proptest::prelude::*;
 
-use super::{at, change, dropped, ended, failing, for_ever, id, object, work, writer};
+use super::{at, change, conflict, dropped, ended, failing, for_ever, id, object, work, writer};
 use crate::change_log::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
@@ -204,7 +204,15 @@ async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
     let stays = change(900, 0);
     a.record(writer(900), &stays).await?;
     let last = times().into_iter().max().unwrap_or_else(for_ever);
-    ended("the longest lease", a.try_renew(writer(900), last).await)?;
+    let renewed = a.try_renew(writer(900), last).await;
+    // A log that refuses it has no lease to keep, and is not asked about times as late as these.
+    let latest = if renewed.is_ok() {
+        for_ever()
+    } else {
+        at(1_000)
+    };
+    ended("the longest lease", renewed)?;
+    a.renew(writer(900), for_ever()).await?;
     let mut rng = cx.rng();
     let times = times();
     let lengths = [0, 1, 255, 256, 1_000, 5_000];
@@ -238,7 +246,7 @@ async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
             _ => {
                 let limit = [0, 1, usize::MAX][rng.random_range(0..3)];
                 // Not the last of all times, at which every lease has ended.
-                let now = time.min(for_ever());
+                let now = time.min(latest);
                 let claimed = handle.try_claim(by, now, limit).await;
                 ended("claim", claimed.map(drop))?;
             }
@@ -269,8 +277,9 @@ async fn c_4_1(cx: &Cx<dyn World>) -> Outcome {
 
 /// How many calls are put in flight where no bound on them is declared.
 const IN_FLIGHT_UNDECLARED: usize = 64;
-/// How many calls this check makes at most.
+/// How many calls this check makes at most, and how many that are refused.
 const CALLS_MAX: usize = 10_000;
+const REFUSED_MAX: usize = 200;
 
 async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
     const BOUND: Duration = Duration::from_secs(30);
@@ -310,7 +319,15 @@ async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
     let (by, after) = (writer(99_999), change(99_999, 0));
     let record = a.record(by, &after);
     cx.within(BOUND, "a call after them", record).await??;
-    b.expect("a call after them", by, &[after]).await
+    b.expect("a call after them", by, &[after]).await?;
+    // A call that is refused gives back what it took.
+    let others = change(99_999, 1);
+    for _ in 0..count.min(REFUSED_MAX) {
+        let record = a.try_record(writer(88_888), &others);
+        let refused = cx.within(BOUND, "a call after many were refused", record);
+        conflict("a record of another's change", refused.await?)?;
+    }
+    Ok(())
 }
 
 async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
@@ -318,7 +335,12 @@ async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
     let epoch = SystemTime::UNIX_EPOCH;
     let day = Duration::from_secs(86_400);
     // In the past of any machine's clock, and in its future.
-    let ends = [epoch + day, epoch + 60 * 365 * day, epoch + 300 * 365 * day];
+    let ends = [
+        epoch - 30 * 365 * day,
+        epoch + day,
+        epoch + 60 * 365 * day,
+        epoch + 300 * 365 * day,
+    ];
     for (n, end) in (0..).zip(ends) {
         let own = change(n, 0);
         a.record(writer(n), &own).await?;

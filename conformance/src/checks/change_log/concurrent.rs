@@ -18,7 +18,7 @@ use crate::lin::{Answer, ModelName, Op, Row};
 /// Those who claim at once in CL-5.4.
 const CLAIMANTS: u64 = 4;
 
-fn panicked(e: &tokio::task::JoinError) -> Stop {
+pub(super) fn panicked(e: &tokio::task::JoinError) -> Stop {
     Stop::fail("a call", format!("a panic: {e}"), "an answer (C-3)")
 }
 

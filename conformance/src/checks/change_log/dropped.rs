@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use larder_traits::{Fault, LateLanding};
+use larder_traits::{Change, Fault, LateLanding};
 use proptest::prelude::*;
 
 use super::cases::{Case, Method, Seen};
@@ -203,14 +203,42 @@ pub(super) async fn c_6_3(cx: &Cx<dyn World>) -> Outcome {
             }
         }
     }
+    let claims = claims_dropped(cx).await?;
     for _ in 0..2 {
         cx.settle().await;
         for reader in [&a, &b] {
             let what = "after dropped calls, each with an acknowledged one behind it (Fenced)";
             reader.expect(what, owner, &left).await?;
         }
+        for (handle, seen) in &claims {
+            let what = "after a dropped claim, and a call that was answered after it (Fenced)";
+            handle.expect(what, owner, seen).await?;
+        }
     }
     Ok(())
+}
+
+/// Claims that are dropped, each in a place of its own, and what their owner had left after a later call.
+async fn claims_dropped(cx: &Cx<dyn World>) -> Result<Vec<(Handle, Vec<Change>)>, Stop> {
+    let (owner, heir) = (writer(1), writer(2));
+    let mut left = Vec::new();
+    for polls in 1..POLLS_MAX {
+        let (a, b) = cx.open_two(&format!("claim{polls}")).await?;
+        a.record(owner, &change(1, 0)).await?;
+        cx.log().push(format!("Claim: dropped after {polls} polls"));
+        let claim = a.try_claim(heir, at(0), usize::MAX);
+        let is_done = poll_then_drop(polls, claim).await.is_some();
+        let what = "a call after a dropped claim";
+        let beside = change(2, 0);
+        let record = b.record(owner, &beside);
+        cx.within(PROMPTLY, what, record).await??;
+        let seen = cx.within(PROMPTLY, what, b.changes(owner)).await??;
+        left.push((b, seen));
+        if is_done {
+            break;
+        }
+    }
+    Ok(left)
 }
 
 pub(super) async fn c_6_4(cx: &Cx<dyn World>) -> Outcome {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use larder_traits::Change;
 
-use super::{at, change, concurrent, for_ever, id, random, writer};
+use super::{at, change, concurrent, for_ever, id, meetings, random, writer};
 use crate::change_log::{Handle, World, differ};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::cx::Cx;
@@ -28,6 +28,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("lease cut to seconds, rounded down")
     .run(|cx| Box::pin(cl_4_3(cx))),
+    Check::new(
+        "CL-4.4",
+        "of renewals that meet the longest holds, and a claim that meets one heeds it once it is acknowledged",
+    )
+    .kills("renewal that reads and then writes, leases looked at before the claim")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(meetings::cl_4_4(cx))),
     Check::new(
         "CL-5.1",
         "a claim takes what others have no lease for, up to its limit, and answers with that",
@@ -68,6 +75,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("stale list, torn list")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(concurrent::cl_6_1(cx))),
+    Check::new(
+        "CL-6.2",
+        "a claim of several changes is one moment: each list has all of them or none",
+    )
+    .kills("claim in steps")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(meetings::cl_6_2(cx))),
 ];
 
 /// Fails unless a claim by `who` at `now` answers with these and nothing else.
@@ -88,6 +102,11 @@ async fn claims(
     Err(differ(what, &seen, &expected))
 }
 
+/// Earlier than any lease that the suite gives.
+fn early() -> SystemTime {
+    SystemTime::UNIX_EPOCH - Duration::from_secs(86_400)
+}
+
 async fn cl_4_1(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
     let (held, free) = (change(1, 0), change(2, 0));
@@ -99,7 +118,8 @@ async fn cl_4_1(cx: &Cx<dyn World>) -> Outcome {
     b.renew(writer(1), at(1_000)).await?;
     b.renew(writer(1), SystemTime::UNIX_EPOCH).await?;
     b.renew(writer(3), for_ever()).await?;
-    claims("no lease", &b, 10, at(0), &[free]).await?;
+    // Whatever the time: there is no lease that could end later.
+    claims("no lease", &b, 10, early(), &[free]).await?;
     for now in [0, 999, 1_000, 1_001, 4_999] {
         for handle in [&a, &b] {
             claims("within the lease", handle, 11, at(now), &[]).await?;
@@ -206,7 +226,19 @@ async fn cl_5_1(cx: &Cx<dyn World>) -> Outcome {
     for n in 0..3 {
         a.expect("all claimed", writer(n), &[]).await?;
     }
-    a.expect("of the living", writer(3), &[change(20, 0)]).await
+    a.expect("of the living", writer(3), &[change(20, 0)])
+        .await?;
+    // More than any page holds, and a limit that takes more than 32 bits where there are any.
+    let wide = 1_usize.checked_shl(32).unwrap_or(usize::MAX);
+    for n in 0..240 {
+        a.record(writer(40 + n % 2), &change(1_000 + n, 0)).await?;
+    }
+    for (limit, expected) in [(200, 200), (wide, 40)] {
+        let claimed = b.claim(writer(9), at(100), limit).await?;
+        let what = format!("a claim of {limit}, of many that are left");
+        cx.eq(&what, &claimed.len(), &expected)?;
+    }
+    Ok(())
 }
 
 async fn cl_5_2(cx: &Cx<dyn World>) -> Outcome {
@@ -224,7 +256,7 @@ async fn cl_5_2(cx: &Cx<dyn World>) -> Outcome {
     // One without a lease holds a change until the next claim.
     claims("when that lease has ended", &b, 3, at(5_000), &all).await?;
     claims("by one's own", &b, 3, at(5_000), &[]).await?;
-    claims("of one without a lease", &a, 1, at(0), &all).await?;
+    claims("of one without a lease", &a, 1, early(), &all).await?;
     let c = cx.open_as("c", "p").await?;
     claims("back under its first lease", &c, 2, at(900_000), &[]).await?;
     c.record(writer(1), &change(1, 9)).await?;

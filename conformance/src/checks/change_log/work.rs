@@ -9,7 +9,7 @@ use super::{at, for_ever, id, object, writer};
 use crate::change_log::{Handle, World};
 use crate::check::{Outcome, Stop};
 use crate::cx::Cx;
-use crate::engine::work::{Crew, Found, KEYS, Registered, Registers};
+use crate::engine::work::{Crew, Found, KEYS, Registered, Registers, Told, Worker};
 
 /// The changes of one writer, each of them a key.
 struct Own {
@@ -94,6 +94,75 @@ impl Registers for Own {
     }
 }
 
+/// Two writers of a place of their own: what one of them records the other claims, all at once, and strikes out.
+struct Heirs(Handle);
+
+/// How many changes are claimed at once.
+const INHERITED: u64 = 4;
+
+/// The changes of who records, and of who claims.
+type Estate = [Vec<Change>; 2];
+
+impl Heirs {
+    const OWNER: u64 = 7_000;
+    const HEIR: u64 = 7_001;
+
+    fn change(turn: u64, part: u64) -> Change {
+        tagged(8_000 + part, turn * INHERITED + part)
+    }
+
+    /// What there is once `done` operations are done.
+    fn after(done: u64) -> Estate {
+        let (turn, at) = (done / (2 * INHERITED + 1), done % (2 * INHERITED + 1));
+        let parts = |parts: std::ops::Range<u64>| {
+            let mut all: Vec<_> = parts.map(|part| Self::change(turn, part)).collect();
+            all.sort_by_key(|change| change.id);
+            all
+        };
+        match at {
+            0..=INHERITED => [parts(0..at), Vec::new()],
+            _ => [Vec::new(), parts(at - INHERITED - 1..INHERITED)],
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl Worker for Heirs {
+    async fn perform(&mut self, n: u64) -> Result<bool, Stop> {
+        let (owner, heir) = (writer(Self::OWNER), writer(Self::HEIR));
+        let (turn, at_op) = (n / (2 * INHERITED + 1), n % (2 * INHERITED + 1));
+        match at_op {
+            0..INHERITED => {
+                let change = Self::change(turn, at_op);
+                self.0.record(owner, &change).await?;
+            }
+            INHERITED => drop(self.0.claim(heir, at(0), usize::MAX).await?),
+            _ => {
+                let done = Self::change(turn, at_op - INHERITED - 1);
+                self.0.complete(heir, done.id).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn judge(&mut self, told: Told) -> Result<u64, Stop> {
+        let own = self.0.changes(writer(Self::OWNER)).await?;
+        let claimed = self.0.changes(writer(Self::HEIR)).await?;
+        let seen = [own, claimed];
+        let mut may_be = told.durable..=told.begun;
+        may_be
+            .find(|done| Self::after(*done) == seen)
+            .ok_or_else(|| {
+                let (durable, begun) = (told.durable, told.begun);
+                Stop::fail(
+                    format!("two writers with {durable} operations that last, and {begun} begun"),
+                    format!("{seen:?}"),
+                    format!("{:?}, or what the next led to", Self::after(durable)),
+                )
+            })
+    }
+}
+
 pub(super) async fn hire(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
     let mut crew = Crew::new();
     for (worker, name) in (0..).zip(["a", "b", "c"]) {
@@ -104,5 +173,6 @@ pub(super) async fn hire(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
         };
         crew.push(Registered::hired(cx.seed(), worker, Box::new(own)));
     }
+    crew.push(Box::new(Heirs(cx.open_as("heirs", "q").await?)));
     Ok(crew)
 }

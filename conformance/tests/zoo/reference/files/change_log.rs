@@ -18,12 +18,12 @@ pub(crate) enum LogFlaw {
     Files(Flaw),
     /// Leases are known to the process only.
     LeasesInMemory,
-    /// Who claimed a change is known to the process only.
-    ClaimsInMemory,
+    /// Who claimed a change is written with what comes next.
+    ClaimsPending,
     /// The changes of a claim are committed one after the other.
     ClaimSplit,
-    /// A change that is struck out is struck out for this process only.
-    CompletesInMemory,
+    /// That a change was struck out is written with what comes next.
+    CompletesPending,
     /// A renewal is not synced.
     RenewalNotSynced,
     /// A claim is not synced.
@@ -75,14 +75,14 @@ impl Store {
         let known = lock(&self.files.book);
         match self.flaw {
             LogFlaw::LeasesInMemory => book.leases = known.leases.clone(),
-            LogFlaw::ClaimsInMemory => {
+            LogFlaw::ClaimsPending => {
                 for (id, (owner, _)) in &known.changes {
                     if let Some(change) = book.changes.get_mut(id) {
                         change.0 = *owner;
                     }
                 }
             }
-            LogFlaw::CompletesInMemory => {
+            LogFlaw::CompletesPending => {
                 book.changes.retain(|id, _| !known.changes.contains_key(id));
             }
             _ => {}
@@ -95,6 +95,9 @@ impl Store {
         let mut book = self.book()?;
         let answer = effect(&mut book)?;
         self.save(&book, Flaw::None)?;
+        if self.flaw != LogFlaw::LeasesInMemory {
+            lock(&self.files.book).changes.clear();
+        }
         Ok(answer)
     }
 }
@@ -103,15 +106,12 @@ impl Store {
 impl ChangeLog for Store {
     async fn record(&self, writer: WriterId, change: &Change) -> Result<(), Fault> {
         let _transaction = lock(&self.files.transaction);
-        if self.flaw == LogFlaw::CompletesInMemory {
-            lock(&self.files.book).changes.remove(&change.id);
-        }
         self.commit(|book| book.record(writer, change))
     }
 
     async fn complete(&self, writer: WriterId, id: ChangeId) -> Result<(), Fault> {
         let _transaction = lock(&self.files.transaction);
-        if self.flaw == LogFlaw::CompletesInMemory {
+        if self.flaw == LogFlaw::CompletesPending {
             let done = self.book()?.changes.remove(&id);
             lock(&self.files.book)
                 .changes
@@ -151,7 +151,7 @@ impl ChangeLog for Store {
         let mut book = self.book()?;
         let taken = book.claim(writer, now, limit);
         match self.flaw {
-            LogFlaw::ClaimsInMemory => {
+            LogFlaw::ClaimsPending => {
                 for change in &taken {
                     lock(&self.files.book).put(writer, change);
                 }

@@ -1,0 +1,133 @@
+//! CL-4.4 and CL-6.2: a claim that meets a renewal or a list, and renewals that meet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use larder_traits::Change;
+
+use super::concurrent::panicked;
+use super::{at, change, for_ever, id, writer};
+use crate::change_log::{Handle, World};
+use crate::check::Outcome;
+use crate::cx::Cx;
+
+/// Who claims, and has a lease for all time.
+const CLAIMANT: u64 = 1;
+
+fn rounds(cx: &Cx<dyn World>) -> u64 {
+    u64::try_from(cx.lin_epochs()).map_or(8, |rounds| rounds.max(8))
+}
+
+pub(super) async fn cl_4_4(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    a.renew(writer(CLAIMANT), for_ever()).await?;
+    for round in 1..=rounds(cx) {
+        longest_holds(cx, [&a, &b], 2 * round).await?;
+        renewed_in_time(cx, [&a, &b], 2 * round + 1).await?;
+    }
+    Ok(())
+}
+
+/// Renewals of one lease at once. `number` is that of a writer with one change, which is struck out in the end.
+async fn longest_holds(cx: &Cx<dyn World>, [a, b]: [&Handle; 2], number: u64) -> Outcome {
+    const RENEWALS: u64 = 6;
+    let (owner, own) = (writer(1_000 + number), change(number, 0));
+    a.record(owner, &own).await?;
+    let tasks = (0..RENEWALS).map(|n| {
+        let handle = if n % 2 == 0 { a.clone() } else { b.clone() };
+        // The longest is now the first of them, now the last.
+        let until = at(1_000 * (1 + (n + number) % RENEWALS));
+        tokio::spawn(async move { handle.renew(owner, until).await })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.map_err(|e| panicked(&e))??;
+    }
+    let last = at(1_000 * RENEWALS - 1);
+    let claimed = b.claim(writer(CLAIMANT), last, usize::MAX).await?;
+    let what = "a claim within the longest of leases that were renewed at once";
+    cx.eq(what, &claimed, &Vec::new())?;
+    a.complete(owner, own.id).await
+}
+
+/// A claim and a renewal at once. What its owner still has after the renewal it keeps.
+async fn renewed_in_time(cx: &Cx<dyn World>, [a, b]: [&Handle; 2], number: u64) -> Outcome {
+    let (owner, own) = (writer(1_000 + number), change(number, 0));
+    a.record(owner, &own).await?;
+    let claim = {
+        let b = b.clone();
+        tokio::spawn(async move { b.claim(writer(CLAIMANT), at(0), usize::MAX).await })
+    };
+    for _ in 0..number % 4 {
+        tokio::task::yield_now().await;
+    }
+    a.renew(owner, for_ever()).await?;
+    let kept = a.changes(owner).await?;
+    let claimed = claim.await.map_err(|e| panicked(&e))??;
+    let what = "a claim that met a renewal, after which its owner was asked for its changes";
+    let expected = if kept.is_empty() {
+        vec![own]
+    } else {
+        Vec::new()
+    };
+    cx.eq(what, &claimed, &expected)?;
+    let by = if kept.is_empty() {
+        writer(CLAIMANT)
+    } else {
+        owner
+    };
+    a.expect(what, owner, &kept).await?;
+    a.expect(what, writer(CLAIMANT), &claimed).await?;
+    a.complete(by, id(number)).await
+}
+
+pub(super) async fn cl_6_2(cx: &Cx<dyn World>) -> Outcome {
+    const CHANGES: u64 = 5;
+    let (a, b) = cx.open_two("p").await?;
+    let claimant = writer(CLAIMANT);
+    a.renew(claimant, for_ever()).await?;
+    for round in 1..=rounds(cx) {
+        let owner = writer(1_000 + round);
+        let mut all: Vec<Change> = (0..CHANGES).map(|n| change(10 * round + n, n)).collect();
+        for change in &all {
+            a.record(owner, change).await?;
+        }
+        all.sort_by_key(|change| change.id);
+        let ended = Arc::new(AtomicBool::new(false));
+        let claim = {
+            let (b, ended) = (b.clone(), Arc::clone(&ended));
+            tokio::spawn(async move {
+                let claimed = b.claim(claimant, at(0), usize::MAX).await;
+                ended.store(true, Ordering::Relaxed);
+                claimed
+            })
+        };
+        let reader = if round % 2 == 0 { &a } else { &b };
+        let mut is_claimed = false;
+        while !ended.load(Ordering::Relaxed) {
+            // What has left the one is in the other, which is asked later.
+            let own = reader.changes(owner).await?;
+            let moved = reader.changes(claimant).await?;
+            let is_whole = |seen: &[Change]| seen.is_empty() || *seen == *all;
+            let is_kept = !own.is_empty() && !is_claimed;
+            let is_moved = own.is_empty() && !moved.is_empty();
+            cx.require(
+                is_whole(&own) && is_whole(&moved) && (is_kept || is_moved),
+                "two lists during a claim",
+                format!(
+                    "{} of {CHANGES}, then {} of who claims",
+                    own.len(),
+                    moved.len()
+                ),
+                "all of them or none: they are claimed at one moment",
+            )?;
+            is_claimed = !moved.is_empty();
+            tokio::task::yield_now().await;
+        }
+        let claimed = claim.await.map_err(|e| panicked(&e))??;
+        cx.eq("a claim during lists", &claimed, &all)?;
+        for change in &all {
+            a.complete(claimant, change.id).await?;
+        }
+    }
+    Ok(())
+}
