@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -132,6 +133,8 @@ impl Cx<dyn World> {
             name,
             store,
             log: Arc::clone(self.log()),
+            one_in: self.profile.one_in(self.world().is_remote()),
+            choices: Arc::default(),
         }
     }
 
@@ -150,6 +153,9 @@ pub(crate) struct Handle {
     name: &'static str,
     store: Arc<dyn BlobMulti>,
     log: Arc<Log>,
+    /// Of many alike things one in so many is looked at.
+    one_in: usize,
+    choices: Arc<AtomicUsize>,
 }
 
 /// The log line's end of an answer.
@@ -179,6 +185,15 @@ impl Handle {
 
     pub(crate) fn ample() -> Instant {
         Instant::now() + AMPLE
+    }
+
+    /// Those of `keys` that are read where all is compared: each one, but on a server a few, and others every time.
+    pub(crate) fn some_of<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+        const FEW: usize = 8;
+        let keys: Vec<&str> = keys.collect();
+        let step = (keys.len() / FEW).clamp(1, self.one_in);
+        let first = self.choices.fetch_add(1, Ordering::Relaxed) % step;
+        keys.into_iter().skip(first).step_by(step).collect()
     }
 
     fn line(&self, call: &str, answer: &str) {

@@ -180,6 +180,22 @@ impl<W: World + ?Sized> Cx<W> {
         cost::few_and_many(self.profile, self.world.is_remote())
     }
 
+    /// Whether the `nth` of many alike cases is run: in this process every one, on a server some, and others on another
+    /// seed.
+    pub(crate) fn takes(&self, nth: usize) -> bool {
+        let one_in = self.profile.one_in(self.world.is_remote());
+        let offset = usize::try_from(self.seed() % 1_000).unwrap_or_default();
+        (nth + offset).is_multiple_of(one_in)
+    }
+
+    /// How often something is repeated that takes `all` times in this process: on a server not more than `few`.
+    pub(crate) fn times(&self, all: usize, few: usize) -> usize {
+        match self.profile.one_in(self.world.is_remote()) {
+            1 => all,
+            _ => few,
+        }
+    }
+
     /// The test clock, or the reason why this check cannot run.
     pub(crate) fn clock(&self) -> Result<Arc<TestClock>, Stop> {
         self.world

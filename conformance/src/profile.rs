@@ -38,7 +38,7 @@ impl Profile {
     pub(crate) fn model_operations(self, is_remote: bool) -> usize {
         match (self, is_remote) {
             (Self::Quick, false) => 300,
-            (Self::Quick, true) => 100,
+            (Self::Quick, true) => 40,
             (Self::Standard, false) => 2_000,
             (Self::Standard, true) => 300,
             (Self::Soak, _) => 50_000,
@@ -49,10 +49,20 @@ impl Profile {
     pub(crate) fn lin_epochs(self, is_remote: bool) -> usize {
         match (self, is_remote) {
             (Self::Quick, false) => 100,
-            (Self::Quick, true) => 12,
+            (Self::Quick, true) => 6,
             (Self::Standard, false) => 600,
             (Self::Standard, true) => 24,
             (Self::Soak, _) => 20_000,
+        }
+    }
+
+    /// Of many alike cases one in so many is run, on a server or in this process. The numbers are primes, so that a product
+    /// of a few things in a few ways is passed through on every one of them.
+    pub(crate) fn one_in(self, is_remote: bool) -> usize {
+        match (self, is_remote) {
+            (Self::Quick, true) => 11,
+            (Self::Standard, true) => 5,
+            (_, false) | (Self::Soak, true) => 1,
         }
     }
 

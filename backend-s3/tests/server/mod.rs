@@ -63,6 +63,11 @@ impl Server {
         format!("http://{}", self.addr)
     }
 
+    /// How many requests it got.
+    pub(crate) fn requests(&self) -> u64 {
+        self.store.requests()
+    }
+
     /// Ends the server as a killed process would: connections break off, what was stored stays.
     pub(crate) fn kill(&self) {
         let accepting = self
@@ -119,6 +124,7 @@ async fn answer(
     store: Arc<Store>,
     request: Request<Incoming>,
 ) -> Result<Response<s3s::Body>, HttpError> {
+    store.count_request();
     let mut response = service.call(request.map(s3s::Body::from)).await?;
     if store.quirks().hides_range {
         response.headers_mut().remove(CONTENT_RANGE);

@@ -10,7 +10,8 @@ use larder_traits::{Clock, SystemClock};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
-    CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
+    CompleteMultipartUploadOutput, CreateBucketInput, CreateBucketOutput,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteBucketInput, DeleteBucketOutput,
     DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput, GetObjectOutput,
     HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
     ListObjectsV2Input, ListObjectsV2Output, MultipartUpload, Object, PutObjectInput,
@@ -98,6 +99,7 @@ struct State {
     /// The checksums of bodies that were refused by an error that says nothing.
     puzzled: HashSet<u32>,
     counts: BTreeMap<&'static str, u64>,
+    requests: u64,
 }
 
 /// Buckets, objects and uploads.
@@ -267,6 +269,15 @@ impl Store {
         self.state().puzzled.len()
     }
 
+    /// How many requests came, those included that were refused.
+    pub(crate) fn requests(&self) -> u64 {
+        self.state().requests
+    }
+
+    pub(super) fn count_request(&self) {
+        self.state().requests += 1;
+    }
+
     /// How many requests of this operation were served.
     pub(crate) fn count(&self, operation: &'static str) -> u64 {
         self.state().counts.get(operation).copied().unwrap_or(0)
@@ -304,6 +315,22 @@ fn len_i64(len: usize) -> i64 {
 
 #[async_trait::async_trait]
 impl S3 for Shared {
+    async fn create_bucket(
+        &self,
+        req: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        self.0.create_bucket(&req.input.bucket);
+        Ok(S3Response::new(CreateBucketOutput::default()))
+    }
+
+    async fn delete_bucket(
+        &self,
+        req: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+        self.0.remove_bucket(&req.input.bucket);
+        Ok(S3Response::new(DeleteBucketOutput::default()))
+    }
+
     async fn put_object(
         &self,
         req: S3Request<PutObjectInput>,

@@ -158,7 +158,10 @@ where
     W: fixture::World + ?Sized,
     S: Subject,
 {
-    let drops = cx.caps.in_flight_max.map_or(64, |max| max + 64);
+    let drops = cx
+        .caps
+        .in_flight_max
+        .map_or(64, |max| max + cx.times(64, 4));
     for (nth, case) in cases::<S, W>(cx).iter().enumerate() {
         let id = name(&format!("leaking-{nth}"));
         case.prepare(a, &id).await?;
@@ -338,7 +341,7 @@ where
 {
     let stalls = cx.caps.in_flight_max.unwrap_or(4).min(64);
     let all = cases::<S, W>(cx);
-    for round in 0..4 {
+    for round in 0..cx.times(4, 2) {
         let gate = Arc::new(Semaphore::new(0));
         let id = name(&format!("queue-{round}"));
         let mut calls: Vec<BoxFuture<'static, Result<(), BackendError>>> = Vec::new();

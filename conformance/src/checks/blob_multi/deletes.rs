@@ -173,7 +173,7 @@ async fn looks_like(handle: &Handle, model: &Blobs) -> Outcome {
 }
 
 async fn bm_6_3(cx: &Cx<dyn World>) -> Outcome {
-    const KEYS_PER_WRITER: usize = 12;
+    let keys_per_writer = cx.times(12, 4);
     let mut handles = Vec::new();
     for name in NAMES {
         handles.push(cx.open_as(name, "p").await?);
@@ -189,14 +189,14 @@ async fn bm_6_3(cx: &Cx<dyn World>) -> Outcome {
                 handles[0].clone()
             };
             let prefix = format!("{}{w}/", if round == 0 { "own" } else { "one" });
-            for n in 0..KEYS_PER_WRITER {
+            for n in 0..keys_per_writer {
                 // Every fourth key goes again.
                 if n % 4 != 3 {
                     model.set(&format!("{prefix}{n}"), piece(&prefix, n).into());
                 }
             }
             tasks.push(tokio::spawn(async move {
-                for n in 0..KEYS_PER_WRITER {
+                for n in 0..keys_per_writer {
                     writer
                         .set(&format!("{prefix}{n}"), piece(&prefix, n))
                         .await?;

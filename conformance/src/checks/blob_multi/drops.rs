@@ -236,11 +236,10 @@ struct Queued<'a> {
 }
 
 pub(super) async fn c_6_4(cx: &Cx<dyn World>) -> Outcome {
-    const ROUNDS: usize = 24;
     let (a, b) = cx.open_two("p").await?;
     let mut rng = cx.rng();
     let mut keys = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..cx.times(24, 6) {
         // A few, or so many that they queue.
         let count = if round % 2 == 0 { 5 } else { many(cx) / 2 + 8 };
         // Each on its own key, or all on one.

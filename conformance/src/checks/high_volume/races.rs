@@ -50,7 +50,7 @@ async fn hv_7_2(cx: &Cx<dyn World>) -> Outcome {
         let (a, b) = cx.open_two("p").await?;
         handles.extend([a, b]);
     }
-    for round in 0..ROUNDS {
+    for round in 0..cx.times(ROUNDS, 6) {
         let start = [Start::Absent, Start::Inline, Start::Redirect][round % 3];
         let id = name(&format!("row-{round}"));
         let old = name(&format!("old-{round}"));

@@ -279,7 +279,7 @@ async fn stamped(bench: &mut Bench<'_>) -> Outcome {
 }
 
 async fn hv_9_2(cx: &Cx<dyn World>) -> Outcome {
-    const NEAR: usize = 3;
+    let near = cx.times(3, 1);
     let mut bench = Bench::new(cx).await?;
     let ids = alike_ids(&cx.caps);
     let next = |nth: usize, by: usize| ids[(nth + by) % ids.len()].clone();
@@ -298,7 +298,7 @@ async fn hv_9_2(cx: &Cx<dyn World>) -> Outcome {
     }
     for (nth, id) in ids.iter().enumerate().filter(|(nth, _)| nth % 2 == 1) {
         // Its own target is the next id; none of those about it may pass for that.
-        for by in (2..=1 + NEAR).chain(ids.len() - NEAR..=ids.len()) {
+        for by in (2..=1 + near).chain(ids.len() - near..=ids.len()) {
             let call = Call::Swap(Some(next(nth, by)), TieredWrite::Delete);
             bench
                 .ask("of a redirect to a target like it", id, &call)
@@ -318,7 +318,7 @@ async fn hv_9_2(cx: &Cx<dyn World>) -> Outcome {
     }
     for (nth, id) in ids.iter().enumerate() {
         bench.ask("among rows like it", id, &Call::Delete).await?;
-        for by in (0..=NEAR).chain(ids.len() - NEAR..ids.len()) {
+        for by in (0..=near).chain(ids.len() - near..ids.len()) {
             bench
                 .look("rows like it were removed", &next(nth, by))
                 .await?;
