@@ -522,6 +522,8 @@ fn logs() -> Vec<Benign> {
             s.fails.renew = |trouble| Err(trouble.after());
             s.fails.claim = |trouble| Err(trouble.after());
         }),
+        // Failure: C-3.1 called a log wrong that has no room for the longest lease of all. Cause: the check allowed the
+        // refusal, and went on as if there were a lease. Fix: it gives another lease, and asks about no time beyond it.
         b("endless-lease-refused", CAPS, |s| {
             s.renew = Box::new(|log, writer, until| {
                 let since = until.duration_since(SystemTime::UNIX_EPOCH);
