@@ -1,8 +1,5 @@
 //! CL-4.4 and CL-6.2: a claim that meets a renewal or a list, and renewals that meet.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use larder_traits::Change;
 
 use super::concurrent::panicked;
@@ -92,18 +89,14 @@ pub(super) async fn cl_6_2(cx: &Cx<dyn World>) -> Outcome {
             a.record(owner, change).await?;
         }
         all.sort_by_key(|change| change.id);
-        let ended = Arc::new(AtomicBool::new(false));
         let claim = {
-            let (b, ended) = (b.clone(), Arc::clone(&ended));
-            tokio::spawn(async move {
-                let claimed = b.claim(claimant, at(0), usize::MAX).await;
-                ended.store(true, Ordering::Relaxed);
-                claimed
-            })
+            let b = b.clone();
+            tokio::spawn(async move { b.claim(claimant, at(0), usize::MAX).await })
         };
         let reader = if round % 2 == 0 { &a } else { &b };
         let mut is_claimed = false;
-        while !ended.load(Ordering::Relaxed) {
+        // A claim that panics has ended too.
+        while !claim.is_finished() {
             // What has left the one is in the other, which is asked later.
             let own = reader.changes(owner).await?;
             let moved = reader.changes(claimant).await?;

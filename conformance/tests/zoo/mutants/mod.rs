@@ -26,7 +26,7 @@ pub(crate) struct Mutant {
     pub(crate) also: &'static [&'static str],
     /// What is wrong with it.
     pub(crate) about: &'static str,
-    /// The engine that it takes to see it. While the suite does not have it, the mutant is not counted.
+    /// The engine that it takes to see it.
     pub(crate) awaits: Option<Engine>,
     /// Whether a call of it that never ends is what is wrong with it.
     pub(crate) hangs: bool,
