@@ -11,9 +11,8 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::check::{CheckInfo, Outcome, Stop};
 use crate::engine::canary::{self, Canary};
-use crate::engine::cost;
 use crate::engine::kill::Orders;
-use crate::fixture::{Env, Factory, Faults, Folders, Probe, World};
+use crate::fixture::{Env, Factory, Faults, Folders, World};
 use crate::profile::Profile;
 
 /// How many calls a failure shows.
@@ -175,17 +174,15 @@ impl<W: World + ?Sized> Cx<W> {
         self.profile.lin_epochs(self.world.is_remote())
     }
 
-    /// How many things there are among few and among many, for a check that compares what one costs among them.
-    pub(crate) fn few_and_many(&self) -> [usize; 2] {
-        cost::few_and_many(self.profile, self.world.is_remote())
-    }
-
-    /// Whether the `nth` of many alike cases is run: in this process every one, on a server some, and others on another
-    /// seed.
-    pub(crate) fn takes(&self, nth: usize) -> bool {
+    /// Says of one after the other of many alike cases whether it is run: in this process every one, on a server some, and
+    /// others on another seed.
+    pub(crate) fn sample(&self) -> impl FnMut() -> bool {
         let one_in = self.profile.one_in(self.world.is_remote());
-        let offset = usize::try_from(self.seed() % 1_000).unwrap_or_default();
-        (nth + offset).is_multiple_of(one_in)
+        let mut nth = usize::try_from(self.seed() % 1_000).unwrap_or_default();
+        move || {
+            nth += 1;
+            (nth - 1).is_multiple_of(one_in)
+        }
     }
 
     /// How often something is repeated that takes `all` times in this process: on a server not more than `few`.
@@ -203,11 +200,12 @@ impl<W: World + ?Sized> Cx<W> {
             .ok_or_else(|| Stop::Ignored("needs the power clock()".into()))
     }
 
-    /// The probe, or the reason why this check cannot run.
-    pub(crate) fn probe(&self) -> Result<Arc<dyn Probe>, Stop> {
-        self.world
-            .probe()
-            .ok_or_else(|| Stop::Ignored("needs the power probe()".into()))
+    /// How many rows the place holds, dead or alive, or the reason why this check cannot run.
+    pub(crate) async fn rows(&self, place: &str) -> Result<u64, Stop> {
+        let probe = self.world.probe();
+        let probe = probe.ok_or_else(|| Stop::Ignored("needs the power probe()".into()))?;
+        let rows = probe.rows(place).await;
+        rows.map_err(|e| Stop::Inconclusive(format!("the probe failed: {e}")))
     }
 
     /// The switch that makes the medium fail, or the reason why this check cannot run.

@@ -134,13 +134,8 @@ async fn bk_6_1(cx: &Cx<dyn World>) -> Outcome {
 
 async fn bk_3_2(cx: &Cx<dyn World>) -> Outcome {
     const OBJECTS: usize = 30;
-    let probe = cx.probe()?;
-    let count = async || {
-        let rows = probe.rows("p").await;
-        rows.map_err(|e| Stop::Inconclusive(format!("the probe failed: {e}")))
-    };
     let (a, b) = cx.open_two("p").await?;
-    let none = count().await?;
+    let none = cx.rows("p").await?;
     for round in 0..3 {
         for at in 0..OBJECTS {
             // Of other lengths each time: a store may keep short payloads in another place than long ones.
@@ -151,14 +146,14 @@ async fn bk_3_2(cx: &Cx<dyn World>) -> Outcome {
             handle.put(&id, &Metadata::new(), payload).await?;
         }
     }
-    let held = count().await?.saturating_sub(none);
+    let held = cx.rows("p").await?.saturating_sub(none);
     let least = u64::try_from(OBJECTS).unwrap_or(u64::MAX);
     for at in 0..OBJECTS {
         let handle = if at % 3 == 0 { &a } else { &b };
         handle.delete(&name(&format!("k{at}"))).await?;
     }
     cx.settle().await;
-    let left = count().await?.saturating_sub(none);
+    let left = cx.rows("p").await?.saturating_sub(none);
     cx.require(
         held >= least && left <= least / 5,
         format!("the rows of {OBJECTS} objects, each put three times and then deleted"),

@@ -178,7 +178,7 @@ where
     }
     let mut timed = Timed::new(cx, a, b)?;
     let life = SECOND * 7;
-    let mut cases = 0..;
+    let mut is_taken = cx.sample();
     for observer in observers::<S>() {
         for (policy, given) in [
             (ExpirationPolicy::TimeToLive(life), None),
@@ -203,7 +203,7 @@ where
                 }
                 let count = writers::<S>(policy, None).len();
                 for nth in 0..count {
-                    if !cases.next().is_some_and(|case| cx.takes(case)) {
+                    if !is_taken() {
                         continue;
                     }
                     let expires = given.map(|given| timed.now() + given);
@@ -494,7 +494,7 @@ where
             ids.push(id);
         }
     }
-    let mut looks = 0..;
+    let mut is_taken = cx.sample();
     // The first step back comes while all of them live, and must cost none of them anything.
     for (what, to) in [
         ("an hour back", timed.now() - hour),
@@ -514,8 +514,7 @@ where
                 Some(Row::Inline(metadata, _))
                     if matches!(metadata.expiration_policy, ExpirationPolicy::TimeToIdle(_))
             );
-            let taken = looks.next().is_some_and(|look| cx.takes(look));
-            if taken && !(is_moving && is_idle) {
+            if is_taken() && !(is_moving && is_idle) {
                 timed.look(&format!("with the clock {what}"), id).await?;
             }
         }

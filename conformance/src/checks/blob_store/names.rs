@@ -36,9 +36,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
 async fn bs_6_3(cx: &Cx<dyn World>) -> Outcome {
     // A frame is a page of memory.
     const BLOBS_MAX: usize = 10_000;
-    let sizes = cx.few_and_many().map(|count| count.min(BLOBS_MAX));
-    let mut took = Vec::new();
-    for count in sizes {
+    let measure = async |count: usize| {
         let a = cx.open(&format!("p{count}")).await?;
         for n in 0..u64::try_from(count).unwrap_or_default() {
             a.write(guid(n.into()), n)?;
@@ -50,10 +48,9 @@ async fn bs_6_3(cx: &Cx<dyn World>) -> Outcome {
             }
             Ok(())
         };
-        took.push(cost::median(ask).await?);
-    }
-    let [few, many] = took[..] else { return Ok(()) };
-    Err(cost::compared("has_blob", sizes, [few, many]))
+        cost::median(ask).await
+    };
+    cost::compare(cx, "has_blob", BLOBS_MAX, measure).await
 }
 
 #[derive(Clone, Debug)]

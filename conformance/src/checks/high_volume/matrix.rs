@@ -190,13 +190,12 @@ async fn dying(cx: &Cx<dyn World>, calls: Calls) -> Outcome {
     cx.clock()?;
     let mut bench = Bench::new(cx).await?;
     let ages = [Age::LastMillisecond, Age::Deadline, Age::LongAfter];
-    let mut cases = 0..;
+    let mut is_taken = cx.sample();
     for (variant, age) in (0..3).flat_map(|variant| ages.map(|age| (variant, age))) {
         let calls = calls(&bench, variant + 1);
         let few = calls.len() == 1;
         for call in calls {
-            let taken = cases.next().is_some_and(|case| cx.takes(case));
-            if !(few || taken) {
+            if !(is_taken() || few) {
                 continue;
             }
             // An access to an idle row at the end of its life extends it, which is for the checks of HV-8 to judge.

@@ -244,18 +244,13 @@ async fn lives(cx: &Cx<dyn World>, reader: &Handle, model: &Entries, clock: &Tes
 
 async fn kv_4_2(cx: &Cx<dyn World>) -> Outcome {
     const KEYS: usize = 5;
-    let probe = cx.probe()?;
-    let count = async || {
-        let rows = probe.rows("p").await;
-        rows.map_err(|e| Stop::Inconclusive(format!("the probe failed: {e}")))
-    };
     let overwrites = match (cx.profile, cx.world().is_remote()) {
         (_, true) => 200,
         (Profile::Quick, false) => 2_000,
         (_, false) => 10_000,
     };
     let (a, b) = cx.open_two("p").await?;
-    let none = count().await?;
+    let none = cx.rows("p").await?;
     for at in 0..overwrites {
         let (handle, key) = (if at % 3 == 0 { &b } else { &a }, format!("k{}", at % KEYS));
         let ttl_secs = u64::try_from(at % 7).unwrap_or_default() * 1_000;
@@ -264,7 +259,7 @@ async fn kv_4_2(cx: &Cx<dyn World>) -> Outcome {
             _ => handle.put_with_ttl(&key, "ends", ttl_secs).await?,
         }
     }
-    let left = count().await?.saturating_sub(none);
+    let left = cx.rows("p").await?.saturating_sub(none);
     // A store may keep some of them for a while, and no more of them the more there are.
     let (least, most) = (5, u64::try_from(KEYS + overwrites / 10).unwrap_or(u64::MAX));
     cx.require(

@@ -315,9 +315,7 @@ async fn st_8_1(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn st_8_3(cx: &Cx<dyn World>) -> Outcome {
-    let sizes = cx.few_and_many();
-    let mut took = Vec::new();
-    for count in sizes {
+    let measure = async |count: usize| {
         let mut a = cx.open(&format!("p{count}")).await?;
         let c: Names = a.collection("c").await?;
         filled(&mut a, c, count, cx.caps.stash.batch_rows_max).await?;
@@ -330,29 +328,23 @@ async fn st_8_3(cx: &Cx<dyn World>) -> Outcome {
             a.compact(c, at(time)).await?;
             a.consolidate(c).await.map_err(Stop::from)
         };
-        took.push(cost::median(change).await?);
-    }
-    let [few, many] = took[..] else { return Ok(()) };
+        cost::median(change).await
+    };
     let what = "a change of one row, and a consolidation,";
-    Err(cost::compared(what, sizes, [few, many]))
+    cost::compare(cx, what, usize::MAX, measure).await
 }
 
 async fn st_8_2(cx: &Cx<dyn World>) -> Outcome {
-    let probe = cx.probe()?;
-    let count = async || {
-        let rows = probe.rows("p").await;
-        rows.map_err(|e| Stop::Inconclusive(format!("the probe failed: {e}")))
-    };
     let mut a = cx.open("p").await?;
     let c: Names = a.collection("c").await?;
-    let none = count().await?;
+    let none = cx.rows("p").await?;
     let times = |time| row(&format!("{}", time % 2), "v", time, 1);
     a.update_many(c, (1..=100).map(times).collect()).await?;
-    let written = count().await?;
+    let written = cx.rows("p").await?;
     a.seal(c, at(101)).await?;
     a.compact(c, at(91)).await?;
     a.consolidate(c).await?;
-    let folded = count().await?;
+    let folded = cx.rows("p").await?;
     // Two pairs, each at since and at some of the ten times after it.
     cx.require(
         folded.saturating_sub(none) <= 12 && folded <= written,
@@ -363,7 +355,7 @@ async fn st_8_2(cx: &Cx<dyn World>) -> Outcome {
     a.seal(c, empty()).await?;
     a.compact(c, empty()).await?;
     a.consolidate(c).await?;
-    let left = count().await?;
+    let left = cx.rows("p").await?;
     cx.require(
         left <= none,
         "the number of rows consolidated at an empty since",

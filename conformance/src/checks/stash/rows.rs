@@ -35,19 +35,14 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
 ];
 
 async fn st_4_2(cx: &Cx<dyn World>) -> Outcome {
-    let sizes = cx.few_and_many();
-    let mut took = Vec::new();
-    for count in sizes {
+    let measure = async |count: usize| {
         let mut a = cx.open(&format!("p{count}")).await?;
         let c: Names = a.collection("c").await?;
         filled(&mut a, c, count, cx.caps.stash.batch_rows_max).await?;
         let key = "k7".to_owned();
-        took.push(
-            cost::median(async || a.iter_key(c, &key).await.map(drop).map_err(Stop::from)).await?,
-        );
-    }
-    let [few, many] = took[..] else { return Ok(()) };
-    Err(cost::compared("a key by iter_key", sizes, [few, many]))
+        cost::median(async || a.iter_key(c, &key).await.map(drop).map_err(Stop::from)).await
+    };
+    cost::compare(cx, "a key by iter_key", usize::MAX, measure).await
 }
 
 /// Puts so many rows into a collection, each of a key of its own, and seals it behind them.
