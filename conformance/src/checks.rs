@@ -37,6 +37,17 @@ pub(crate) fn of_the_medium(what: &str, e: &dyn Classify) -> Result<(), Stop> {
     Err(Stop::fail(what, describe(e), expected))
 }
 
+/// Fails unless a call with odd arguments ended as it may: well, or refused before any effect.
+pub(crate) fn ended<T>(what: &str, result: &Result<T, impl Classify>) -> Result<(), Stop> {
+    match result {
+        Err(e) if e.kind() != ErrorKind::InvalidInput || e.outcome() != Outcome::NotApplied => {
+            let expected = "Ok, or InvalidInput and NotApplied";
+            Err(Stop::fail(what, describe(e), expected))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Fails unless the call was refused with this kind before it had any effect.
 pub(crate) fn refused<T: std::fmt::Debug>(
     what: &str,

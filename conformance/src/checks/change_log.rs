@@ -15,12 +15,11 @@ mod work;
 use std::time::{Duration, SystemTime};
 
 use larder_traits::{
-    Change, ChangeId, Classify, ErrorKind, Fault, ObjectContext, ObjectId, Outcome as Effect,
-    Scope, Step, WriterId,
+    Change, ChangeId, ErrorKind, Fault, ObjectContext, ObjectId, Scope, Step, WriterId,
 };
 
 use crate::change_log::World;
-use crate::check::{Check, Outcome, Stop, describe};
+use crate::check::{Check, Outcome};
 
 pub(crate) static TABLES: &[&[Check<dyn World>]] = &[
     common::CHECKS,
@@ -73,19 +72,4 @@ fn change(number: u64, version: u64) -> Change {
 /// Fails unless the call was refused since the change belongs to another writer.
 fn conflict(what: &str, result: Result<(), Fault>) -> Outcome {
     super::refused(what, result, ErrorKind::Conflict)
-}
-
-/// Whether an error of a sound medium may be one of this call: it ended, and tells nothing of absence or of damage.
-fn ended(what: &str, result: Result<(), Fault>) -> Outcome {
-    match result {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::InvalidInput && e.outcome() == Effect::NotApplied => {
-            Ok(())
-        }
-        Err(e) => Err(Stop::fail(
-            what,
-            describe(&e),
-            "Ok, or InvalidInput and NotApplied",
-        )),
-    }
 }

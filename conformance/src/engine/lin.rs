@@ -5,7 +5,7 @@
 //! Short epochs see more than long ones: the more calls overlap, the more orders explain a wrong answer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -34,6 +34,23 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// Makes one call on the handle of `client`. An error of outcome `NotApplied` and one of a read is
     /// [`Performed::NotApplied`].
     async fn perform(&self, client: u32, op: &Op) -> Performed;
+}
+
+/// The first answer that is wrong by itself, whatever else was called.
+#[derive(Default)]
+pub(crate) struct Wrong(Mutex<Option<Stop>>);
+
+impl Wrong {
+    pub(crate) fn note(&self, stop: Stop) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(stop);
+    }
+
+    /// What a driver found, before what was made of its answers.
+    pub(crate) fn verdict(&self, outcome: Outcome) -> Outcome {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.take().map_or(outcome, Err)
+    }
 }
 
 /// The shape of a run.

@@ -20,7 +20,7 @@ use crate::backend::{Handle, Object, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, brief};
-use crate::engine::lin::{self, Driver, Performed, Plan, register_script};
+use crate::engine::lin::{self, Driver, Performed, Plan, Wrong, register_script};
 use crate::fixture;
 use crate::lin::{self as history, ModelName, NewRow, Op};
 use crate::model::high_volume::Row;
@@ -30,8 +30,7 @@ use crate::model::high_volume::Row;
 pub(in crate::checks) struct Rows<S> {
     handles: Vec<S>,
     reads: AtomicUsize,
-    /// The first answer that no clause allows, whatever the order of the calls.
-    wrong: Mutex<Option<Stop>>,
+    wrong: Wrong,
     /// The redirect that a read has seen last in each row.
     seen: Mutex<BTreeMap<String, String>>,
 }
@@ -69,7 +68,7 @@ impl<S: Subject> Rows<S> {
         Self {
             handles,
             reads: AtomicUsize::new(0),
-            wrong: Mutex::default(),
+            wrong: Wrong::default(),
             seen: Mutex::default(),
         }
     }
@@ -154,17 +153,14 @@ impl<S: Subject> Rows<S> {
         let never = matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported);
         if never || call.is_read() && !is_certain {
             let expected = "an answer, or an error that this call may have";
-            self.is_wrong(Stop::fail(format!("{call:?}"), describe(e), expected));
+            self.wrong
+                .note(Stop::fail(format!("{call:?}"), describe(e), expected));
         }
         if is_certain || call.is_read() {
             Performed::NotApplied
         } else {
             Performed::Unknown
         }
-    }
-
-    fn is_wrong(&self, stop: Stop) {
-        locked(&self.wrong).get_or_insert(stop);
     }
 
     pub(in crate::checks) fn last_seen(&self, key: &str) -> Option<String> {
@@ -176,7 +172,8 @@ impl<S: Subject> Rows<S> {
 impl<S: Subject> Driver for Rows<S> {
     async fn perform(&self, client: u32, op: &Op) -> Performed {
         let Some((id, call)) = self.call(op) else {
-            self.is_wrong(Stop::Inconclusive(format!("the suite asked for {op}")));
+            self.wrong
+                .note(Stop::Inconclusive(format!("the suite asked for {op}")));
             return Performed::NotApplied;
         };
         let client = usize::try_from(client).unwrap_or_default();
@@ -186,7 +183,8 @@ impl<S: Subject> Driver for Rows<S> {
             Err(e) => return self.failed(&call, &e),
         };
         let Some(said) = Self::said(&answer) else {
-            self.is_wrong(Stop::fail(format!("{call:?}"), brief(&answer), "an answer"));
+            self.wrong
+                .note(Stop::fail(format!("{call:?}"), brief(&answer), "an answer"));
             return Performed::NotApplied;
         };
         if let history::Answer::Row(Some(history::Row::Redirect(target))) = &said {
@@ -209,10 +207,7 @@ where
 {
     let driver: Arc<dyn Driver> = Arc::<Rows<S>>::clone(&rows);
     let ended = lin::run(cx, plan, driver, script).await;
-    if let Some(wrong) = locked(&rows.wrong).take() {
-        return Err(wrong);
-    }
-    ended
+    rows.wrong.verdict(ended)
 }
 
 /// BK-1.1.

@@ -17,7 +17,7 @@ use super::guid;
 use crate::blob_store::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::cx::Cx;
-use crate::engine::lin::{self, Driver, Performed, Plan};
+use crate::engine::lin::{self, Driver, Performed, Plan, Wrong};
 use crate::lin::{Answer, ModelName, Op, Row};
 use crate::profile::Profile;
 
@@ -288,8 +288,7 @@ struct Clients {
     /// A buffer for each client, so that time goes into the calls.
     bufs: Vec<Mutex<AlignedBlobBuf>>,
     names: Vec<String>,
-    /// The first answer that is wrong by itself, whatever else was called.
-    wrong: Mutex<Option<Stop>>,
+    wrong: Wrong,
 }
 
 impl Clients {
@@ -305,18 +304,8 @@ impl Clients {
             handles: if apart { vec![a, b] } else { vec![a] },
             bufs: bufs.collect(),
             names: plan.keys.clone(),
-            wrong: Mutex::default(),
+            wrong: Wrong::default(),
         }))
-    }
-
-    fn note(&self, stop: Stop) {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.get_or_insert(stop);
-    }
-
-    fn verdict(&self, outcome: Outcome) -> Outcome {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.take().map_or(outcome, Err)
     }
 
     fn place(&self, key: &str) -> u64 {
@@ -329,7 +318,7 @@ impl Clients {
             e.kind(),
             ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::Corrupt
         ) {
-            self.note(Stop::error(what, e));
+            self.wrong.note(Stop::error(what, e));
         }
         match e.outcome() {
             Effect::Unknown => Performed::Unknown,
@@ -340,7 +329,7 @@ impl Clients {
     fn read_failed(&self, what: &str, e: &dyn Classify) -> Performed {
         if e.outcome() == Effect::Unknown || e.kind() == ErrorKind::Corrupt {
             let expected = "an answer, or an error that is NotApplied and not Corrupt";
-            self.note(Stop::fail(what, describe(e), expected));
+            self.wrong.note(Stop::fail(what, describe(e), expected));
         }
         Performed::NotApplied
     }
@@ -388,7 +377,7 @@ impl Clients {
                 Err(e) => self.read_failed("list_blobs beside others", &e),
             },
             other => {
-                self.note(Stop::Inconclusive(format!(
+                self.wrong.note(Stop::Inconclusive(format!(
                     "{other} is no call of this contract"
                 )));
                 Performed::NotApplied
@@ -407,7 +396,8 @@ impl Clients {
         match seen {
             Ok(seen) => Some(Row::inline(seen.to_string())),
             Err(other) => {
-                self.note(Stop::fail(what, other, "a whole frame of this blob"));
+                self.wrong
+                    .note(Stop::fail(what, other, "a whole frame of this blob"));
                 None
             }
         }
@@ -418,7 +408,7 @@ impl Clients {
         let named: BTreeSet<BlobGuid> = guids.into_iter().collect();
         if named.len() < count {
             let expected = "each blob once";
-            self.note(Stop::fail(
+            self.wrong.note(Stop::fail(
                 "list_blobs beside others",
                 "a blob twice",
                 expected,
@@ -526,7 +516,7 @@ async fn history(
     })
     .await;
     drop(flusher);
-    clients.verdict(outcome)
+    clients.wrong.verdict(outcome)
 }
 
 pub(super) async fn bs_2_2(cx: &Cx<dyn World>) -> Outcome {

@@ -6,9 +6,10 @@ use futures_util::future::join_all;
 use larder_traits::{Change, ChangeId, Classify, ErrorKind, Outcome as Effect, Step, WriterId};
 use proptest::prelude::*;
 
-use super::{at, change, conflict, dropped, ended, failing, for_ever, id, object, work, writer};
+use super::{at, change, conflict, dropped, failing, for_ever, id, object, work, writer};
 use crate::change_log::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
+use crate::checks::ended;
 use crate::cx::Cx;
 use crate::engine::damage;
 
@@ -211,7 +212,7 @@ async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
     } else {
         at(1_000)
     };
-    ended("the longest lease", renewed)?;
+    ended("the longest lease", &renewed)?;
     a.renew(writer(900), for_ever()).await?;
     let mut rng = cx.rng();
     let times = times();
@@ -234,21 +235,21 @@ async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
                 change.replaced = Some(object("\u{0}"));
                 match handle.try_record(by, &change).await {
                     Err(e) if e.kind() == ErrorKind::Conflict => {}
-                    result => ended("record", result)?,
+                    result => ended("record", &result)?,
                 }
             }
             1 => match handle.try_complete(by, ChangeId::from_bytes(bytes)).await {
                 Err(e) if e.kind() == ErrorKind::Conflict => {}
-                result => ended("complete", result)?,
+                result => ended("complete", &result)?,
             },
-            2 => ended("changes", handle.try_changes(by).await.map(drop))?,
-            3 => ended("renew", handle.try_renew(by, time).await)?,
+            2 => ended("changes", &handle.try_changes(by).await)?,
+            3 => ended("renew", &handle.try_renew(by, time).await)?,
             _ => {
                 let limit = [0, 1, usize::MAX][rng.random_range(0..3)];
                 // Not the last of all times, at which every lease has ended.
                 let now = time.min(latest);
                 let claimed = handle.try_claim(by, now, limit).await;
-                ended("claim", claimed.map(drop))?;
+                ended("claim", &claimed)?;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! CL-5.4, CL-5.5 and CL-6.1: calls that meet.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use larder_traits::{Change, Classify, ErrorKind, Fault, Outcome as Effect, Step};
@@ -12,7 +12,7 @@ use super::{at, change, for_ever, id, object, writer};
 use crate::change_log::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::cx::Cx;
-use crate::engine::lin::{self, Driver, Performed, Plan};
+use crate::engine::lin::{self, Driver, Performed, Plan, Wrong};
 use crate::lin::{Answer, ModelName, Op, Row};
 
 /// Those who claim at once in CL-5.4.
@@ -253,8 +253,7 @@ const NAMES: [&str; 4] = ["c0", "c1", "c2", "c3"];
 /// The clients of one place.
 struct Clients {
     handles: Vec<Handle>,
-    /// The first answer that is wrong by itself, whatever else was called.
-    wrong: Mutex<Option<Stop>>,
+    wrong: Wrong,
 }
 
 /// The number of a key, which is called after it.
@@ -272,16 +271,11 @@ fn encode(key: &str, text: &str) -> Change {
 }
 
 impl Clients {
-    fn note(&self, stop: Stop) {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.get_or_insert(stop);
-    }
-
     fn written(&self, what: &str, result: Result<(), Fault>) -> Performed {
         match result {
             Ok(()) => Performed::Answered(Answer::Done),
             Err(e) if is_conflict(&e) => {
-                self.note(Stop::error(what, &e));
+                self.wrong.note(Stop::error(what, &e));
                 Performed::NotApplied
             }
             Err(e) if e.outcome() == Effect::Unknown => Performed::Unknown,
@@ -295,7 +289,8 @@ impl Clients {
             Ok(changes) => changes,
             Err(e) if e.outcome() == Effect::Unknown => {
                 let expected = "an error of a read is NotApplied (C-1)";
-                self.note(Stop::fail("changes", describe(&e), expected));
+                self.wrong
+                    .note(Stop::fail("changes", describe(&e), expected));
                 return None;
             }
             Err(_) => return None,
@@ -310,7 +305,8 @@ impl Clients {
                 .is_none_or(|text| Some(&encode(key, text)) == change);
             if !is_whole || found.next().is_some() {
                 let expected = "each change once, whole, as it was recorded";
-                self.note(Stop::fail("changes", format!("{changes:?}"), expected));
+                self.wrong
+                    .note(Stop::fail("changes", format!("{changes:?}"), expected));
             }
             texts.push(text);
         }
@@ -348,7 +344,7 @@ impl Driver for Clients {
             }
             other => {
                 let why = format!("{other} is no call of this contract");
-                self.note(Stop::Inconclusive(why));
+                self.wrong.note(Stop::Inconclusive(why));
                 Performed::NotApplied
             }
         }
@@ -388,12 +384,11 @@ pub(super) async fn cl_6_1(cx: &Cx<dyn World>) -> Outcome {
         }
         let clients = Arc::new(Clients {
             handles,
-            wrong: Mutex::default(),
+            wrong: Wrong::default(),
         });
         let driver: Arc<dyn Driver> = Arc::<Clients>::clone(&clients);
         let outcome = lin::run(cx, &plan, driver, |rng, tag| script(&plan, rng, tag)).await;
-        let mut wrong = clients.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.take().map_or(outcome, Err)?;
+        clients.wrong.verdict(outcome)?;
     }
     Ok(())
 }

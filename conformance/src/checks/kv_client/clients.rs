@@ -1,6 +1,6 @@
 //! A store as the concurrent checks use it: several clients, with one handle for all or one for each.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use super::bytes;
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, show};
-use crate::engine::lin::{Driver, Performed};
+use crate::engine::lin::{Driver, Performed, Wrong};
 use crate::kv_client::{Handle, World};
 use crate::lin::{Answer, Op, Row};
 
@@ -36,8 +36,7 @@ fn decode(value: &[u8]) -> Option<String> {
 /// The clients of one place.
 pub(super) struct Clients {
     handles: Vec<Handle>,
-    /// The first answer that is wrong by itself, whatever else was called.
-    wrong: Mutex<Option<Stop>>,
+    wrong: Wrong,
 }
 
 impl Clients {
@@ -53,7 +52,7 @@ impl Clients {
         }
         Ok(Arc::new(Self {
             handles: opened,
-            wrong: Mutex::default(),
+            wrong: Wrong::default(),
         }))
     }
 
@@ -62,15 +61,9 @@ impl Clients {
         &self.handles[at % self.handles.len()]
     }
 
-    fn note(&self, stop: Stop) {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.get_or_insert(stop);
-    }
-
     /// What the clients found, before what was made of it.
     pub(super) fn verdict(&self, outcome: Outcome) -> Outcome {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.take().map_or(outcome, Err)
+        self.wrong.verdict(outcome)
     }
 
     fn failed(&self, what: &str, is_write: bool, e: &KvClientError) -> Performed {
@@ -85,13 +78,13 @@ impl Clients {
                 | ErrorKind::Closed
         );
         if is_groundless {
-            self.note(Stop::error(what, e));
+            self.wrong.note(Stop::error(what, e));
         }
         match e.outcome() {
             Effect::Unknown if is_write => Performed::Unknown,
             Effect::Unknown => {
                 let expected = "an error of a read is NotApplied (C-1)";
-                self.note(Stop::fail(what, describe(e), expected));
+                self.wrong.note(Stop::fail(what, describe(e), expected));
                 Performed::NotApplied
             }
             Effect::NotApplied => Performed::NotApplied,
@@ -105,7 +98,7 @@ impl Clients {
         if text.is_none() {
             let observed = show(found);
             let expected = "one whole value that was put";
-            self.note(Stop::fail(what, observed, expected));
+            self.wrong.note(Stop::fail(what, observed, expected));
         }
         text
     }
@@ -153,7 +146,7 @@ impl Clients {
             Ok(found) if found.len() != keys.len() => {
                 let observed = format!("{} answers", found.len());
                 let expected = format!("{} answers", keys.len());
-                self.note(Stop::fail(what, observed, expected));
+                self.wrong.note(Stop::fail(what, observed, expected));
                 Performed::NotApplied
             }
             Ok(found) => {
@@ -174,7 +167,7 @@ impl Driver for Clients {
             Op::Get { key } => self.get(client, key).await,
             Op::GetMulti { keys } => self.get_multi(client, keys).await,
             other => {
-                self.note(Stop::Inconclusive(format!(
+                self.wrong.note(Stop::Inconclusive(format!(
                     "{other} is no call of this contract"
                 )));
                 Performed::NotApplied

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder_traits::{Classify, ErrorKind, KvClientError, Outcome as Effect};
+use larder_traits::{Classify, ErrorKind, Outcome as Effect};
 use proptest::prelude::*;
 
 use super::{bytes, dropped, ends, failing, invalid, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::pattern;
+use crate::checks::{ended, pattern};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::kv_client::World;
@@ -181,17 +181,6 @@ async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
         .await
 }
 
-/// Whether a call with odd arguments ended as it may: well, or refused before any effect.
-fn ended<T>(cx: &Cx<dyn World>, what: &str, result: &Result<T, KvClientError>) -> Outcome {
-    let Err(e) = result else { return Ok(()) };
-    cx.require(
-        e.kind() == ErrorKind::InvalidInput && e.outcome() == Effect::NotApplied,
-        what,
-        describe(e),
-        "Ok, or InvalidInput and NotApplied",
-    )
-}
-
 async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
     const KEY_LENGTHS: [usize; 9] = [0, 1, 2, 7, 255, 256, 1_024, 1_025, 70_000];
     const TTLS: [u64; 8] = [
@@ -215,17 +204,13 @@ async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {
             .collect();
         let ttl = TTLS[rng.random_range(0..TTLS.len())];
         match rng.random_range(0..5) {
-            0 => ended(cx, "put", &a.try_put(&key, &value).await)?,
-            1 => ended(
-                cx,
-                "put_with_ttl",
-                &a.try_put_with_ttl(&key, &value, ttl).await,
-            )?,
-            2 => ended(cx, "get", &b.try_get(&key).await)?,
-            3 => ended(cx, "delete", &b.try_delete(&key).await)?,
+            0 => ended("put", &a.try_put(&key, &value).await)?,
+            1 => ended("put_with_ttl", &a.try_put_with_ttl(&key, &value, ttl).await)?,
+            2 => ended("get", &b.try_get(&key).await)?,
+            3 => ended("delete", &b.try_delete(&key).await)?,
             _ => {
                 let keys: Vec<_> = (0..rng.random_range(0..300)).map(|_| bytes(&key)).collect();
-                ended(cx, "get_multi", &a.try_get_multi(&keys).await)?;
+                ended("get_multi", &a.try_get_multi(&keys).await)?;
             }
         }
     }
