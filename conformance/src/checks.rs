@@ -13,7 +13,7 @@ pub(crate) mod stash;
 
 use larder_traits::{Caps, Classify, Durability, ErrorKind, Outcome};
 
-use crate::check::{Gate, Stop, describe};
+use crate::check::{Check, Engine, Gate, Stop, describe};
 
 /// For checks of what outlives a loss of power.
 pub(crate) fn outlives_power(caps: &Caps) -> Gate {
@@ -35,6 +35,15 @@ pub(crate) fn of_the_medium(what: &str, e: &dyn Classify) -> Result<(), Stop> {
         _ => return Ok(()),
     };
     Err(Stop::fail(what, describe(e), expected))
+}
+
+/// C-1.4, which each contract runs on clients of its own.
+pub(crate) const fn neighbours<W: ?Sized>() -> Check<W> {
+    let what =
+        "one of several calls at the same time meets a failure, and each knows what became of it";
+    Check::new("C-1.4", what)
+        .kills("undoing a neighbour's write, asking too late what became of one's own")
+        .engines(&[Engine::Fault, Engine::Lin])
 }
 
 /// Fails unless a call with odd arguments ended as it may: well, or refused before any effect.

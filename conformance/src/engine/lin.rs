@@ -14,6 +14,7 @@ use proptest::test_runner::TestRng;
 
 use crate::check::{Outcome, Stop, Symptom};
 use crate::cx::Cx;
+use crate::engine::fault::at_many_places;
 use crate::fixture::World;
 use crate::lin::{self, Answer, Call, History, Limits, ModelName, Op, Row};
 
@@ -34,6 +35,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// Makes one call on the handle of `client`. An error of outcome `NotApplied` and one of a read is
     /// [`Performed::NotApplied`].
     async fn perform(&self, client: u32, op: &Op) -> Performed;
+
+    /// Where what is wrong by itself is noted.
+    fn wrong(&self) -> &Wrong;
 }
 
 /// The first answer that is wrong by itself, whatever else was called.
@@ -46,10 +50,10 @@ impl Wrong {
         first.get_or_insert(stop);
     }
 
-    /// What a driver found, before what was made of its answers.
-    pub(crate) fn verdict(&self, outcome: Outcome) -> Outcome {
+    /// Fails if anything was noted.
+    pub(crate) fn found(&self) -> Outcome {
         let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        first.take().map_or(outcome, Err)
+        first.take().map_or(Ok(()), Err)
     }
 }
 
@@ -78,8 +82,17 @@ pub(crate) async fn run<W, S>(
     cx: &Cx<W>,
     plan: &Plan,
     driver: Arc<dyn Driver>,
-    mut script: S,
+    script: S,
 ) -> Outcome
+where
+    W: World + ?Sized,
+    S: FnMut(&mut TestRng, &str) -> Vec<Op>,
+{
+    let ended = epochs(cx, plan, &driver, script).await;
+    driver.wrong().found().and(ended)
+}
+
+async fn epochs<W, S>(cx: &Cx<W>, plan: &Plan, driver: &Arc<dyn Driver>, mut script: S) -> Outcome
 where
     W: World + ?Sized,
     S: FnMut(&mut TestRng, &str) -> Vec<Op>,
@@ -95,29 +108,23 @@ where
             .map(|client| script(&mut rng, &format!("{epoch}.{client}")))
             .collect();
         let started = Instant::now();
-        let mut made = clients(&mut rng, &driver, scripts, started).await?;
+        let mut made = clients(&mut rng, driver, scripts, started).await?;
         let opened = still_open(&made);
         if opened.iter().any(mortal) {
             // When a lifetime began that nobody was told of cannot be carried over.
             cx.settle().await;
         }
         made.extend(open.iter().cloned());
-        let (reads, seen) = read_all_since(plan, driver.as_ref(), started).await?;
+        let (reads, seen) = read_all_since(plan, driver.as_ref(), 0, started).await?;
         made.extend(reads);
         let mut history = History::default();
         history.initial = initial;
         history.calls = made;
-        let report = lin::check(&history, plan.model, Limits::default())
-            .map_err(|e| Stop::Inconclusive(format!("the suite wrote a bad history: {e}")))?;
+        let report = judge(epoch, &history, plan.model)?;
         calls += report.calls - open.len();
         overlapping += report.overlapping;
         unknown += report.unknown - open.len();
         open.extend(opened.into_iter().filter(|call| !mortal(call)));
-        match &report.verdict {
-            lin::Verdict::Linearizable => {}
-            lin::Verdict::Inconclusive { why } => return Err(Stop::Inconclusive(why.clone())),
-            lin::Verdict::Violation(witness) => return Err(violation(epoch, &history, witness)),
-        }
         initial = seen;
         let is_late = Instant::now() > until;
         if epoch >= EPOCHS_MIN && (is_late || unknown * 100 > calls * UNKNOWN_PERCENT_MAX) {
@@ -135,6 +142,60 @@ where
         )));
     }
     Ok(())
+}
+
+/// As [`run`], while one call to the medium fails in each epoch.
+///
+/// Each epoch has a place of its own, which `open` opens, for what was left without an answer in one to be no part of the
+/// next.
+pub(crate) async fn run_failing<W, O, S>(
+    cx: &Cx<W>,
+    plan: &Plan,
+    mut open: O,
+    mut script: S,
+) -> Outcome
+where
+    W: World + ?Sized,
+    O: AsyncFnMut(String) -> Result<Arc<dyn Driver>, Stop>,
+    S: FnMut(&mut TestRng, &str) -> Vec<Op>,
+{
+    let faults = cx.faults()?;
+    let mut rng = cx.rng();
+    let mut epoch = 0;
+    at_many_places(cx, async |place, nth, kind| {
+        epoch += 1;
+        let driver = open(place).await?;
+        let scripts: Vec<Vec<Op>> = (0..plan.clients)
+            .map(|client| script(&mut rng, &format!("{epoch}.{client}")))
+            .collect();
+        faults.arm(nth, kind);
+        let started = Instant::now();
+        let made = clients(&mut rng, &driver, scripts, started).await;
+        let met = faults.disarm();
+        let mut made = driver.wrong().found().and(made)?;
+        // By the handles of two clients, of which one may have met the failure.
+        for client in [0, 1] {
+            let looked = read_all_since(plan, driver.as_ref(), client, started).await;
+            let (reads, _) = driver.wrong().found().and(looked)?;
+            made.extend(reads);
+        }
+        let mut history = History::default();
+        history.calls = made;
+        judge(epoch, &history, plan.model)?;
+        Ok(met)
+    })
+    .await
+}
+
+/// Fails unless there is an order of the calls.
+fn judge(epoch: usize, history: &History, model: ModelName) -> Result<lin::Report, Stop> {
+    let report = lin::check(history, model, Limits::default())
+        .map_err(|e| Stop::Inconclusive(format!("the suite wrote a bad history: {e}")))?;
+    match &report.verdict {
+        lin::Verdict::Linearizable => Ok(report),
+        lin::Verdict::Inconclusive { why } => Err(Stop::Inconclusive(why.clone())),
+        lin::Verdict::Violation(witness) => Err(violation(epoch, history, witness)),
+    }
 }
 
 /// The calls without an answer, as the next epoch sees them: begun before it.
@@ -263,20 +324,21 @@ async fn pause(kind: u32) {
 type Seen = BTreeMap<String, Row>;
 
 async fn read_all(plan: &Plan, driver: &dyn Driver) -> Result<(Vec<Call>, Seen), Stop> {
-    read_all_since(plan, driver, Instant::now()).await
+    read_all_since(plan, driver, 0, Instant::now()).await
 }
 
 /// Reads every key once, after all clients: what an epoch leaves, and what the next one starts from.
 async fn read_all_since(
     plan: &Plan,
     driver: &dyn Driver,
+    client: u32,
     started: Instant,
 ) -> Result<(Vec<Call>, Seen), Stop> {
     let (mut calls, mut seen) = (Vec::new(), Seen::new());
     for key in &plan.keys {
         let op = Op::Get { key: key.clone() };
         let call = stamp(started);
-        let performed = driver.perform(0, &op).await;
+        let performed = driver.perform(client, &op).await;
         let ret = Some(stamp(started));
         let Performed::Answered(answer) = performed else {
             return Err(Stop::Inconclusive(format!(

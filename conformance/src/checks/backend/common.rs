@@ -13,10 +13,10 @@ use proptest::prelude::{Rng, RngExt};
 use proptest::test_runner::TestRng;
 
 use super::objects::{chunks, far, id, id_of_len, name};
-use super::{cancel, faults, time, work};
+use super::{cancel, faults, lin, time, work};
 use crate::backend::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{pattern, refused};
+use crate::checks::{neighbours, pattern, refused};
 use crate::cx::{Cx, brief};
 use crate::engine::damage;
 use crate::fixture;
@@ -49,6 +49,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-1.3", "error texts and conversions").level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
+    neighbours().run(|cx| Box::pin(lin::c_1_4(cx))),
     Check::new("C-2.1", "a place opened eight times at once is one place")
         .kills("truncating open, private cache")
         .run(|cx| Box::pin(c_2_1(cx))),

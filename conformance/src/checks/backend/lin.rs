@@ -21,7 +21,6 @@ use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, brief};
 use crate::engine::lin::{self, Driver, Performed, Plan, Wrong, register_script};
-use crate::fixture;
 use crate::lin::{self as history, ModelName, NewRow, Op};
 use crate::model::high_volume::Row;
 
@@ -192,22 +191,10 @@ impl<S: Subject> Driver for Rows<S> {
         }
         Performed::Answered(said)
     }
-}
 
-/// Runs the plan with one handle for all clients, or with the handles of all of them, and `script` for each client.
-pub(in crate::checks) async fn race<W, S>(
-    cx: &Cx<W>,
-    plan: &Plan,
-    rows: Arc<Rows<S>>,
-    script: impl FnMut(&mut TestRng, &str) -> Vec<Op>,
-) -> Outcome
-where
-    W: fixture::World + ?Sized,
-    S: Subject,
-{
-    let driver: Arc<dyn Driver> = Arc::<Rows<S>>::clone(&rows);
-    let ended = lin::run(cx, plan, driver, script).await;
-    rows.wrong.verdict(ended)
+    fn wrong(&self) -> &Wrong {
+        &self.wrong
+    }
 }
 
 /// BK-1.1.
@@ -224,9 +211,24 @@ pub(super) async fn registers(cx: &Cx<dyn World>) -> Outcome {
         let handles = if is_shared { vec![a] } else { vec![a, b, c, d] };
         let rows = Arc::new(Rows::new(handles));
         let script = |rng: &mut TestRng, tag: &str| register_script(&plan, rng, tag);
-        race(cx, &plan, rows, script).await?;
+        lin::run(cx, &plan, rows, script).await?;
     }
     Ok(())
+}
+
+/// C-1.4.
+pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let plan = Plan {
+        model: ModelName::Register,
+        clients: 4,
+        calls: 6,
+        keys: vec!["x".into(), "y".into()],
+    };
+    let open = async |place: String| {
+        let (a, b) = cx.open_two(&place).await?;
+        Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
+    };
+    lin::run_failing(cx, &plan, open, |rng, tag| register_script(&plan, rng, tag)).await
 }
 
 /// What the readers of BK-1.3 have seen.

@@ -10,10 +10,13 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{NAMES, all_is, bounds, drops, faults, fill, get_is, landing, list_is, long_key, work};
+use super::{
+    NAMES, all_is, bounds, concurrent, drops, faults, fill, get_is, landing, list_is, long_key,
+    work,
+};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{pattern, refused};
+use crate::checks::{neighbours, pattern, refused};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::model::blob_multi::Blobs;
@@ -40,6 +43,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
+    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
     Check::new(
         "C-2.1",
         "a place opened 8 times at once, written through each, read through all",

@@ -1,7 +1,7 @@
 //! BM-2.4, BM-4.1, BM-6.1 and BM-6.4: calls at the same time. The checks stand in the tables of their clauses.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ use crate::blob_multi::{Handle, World, patient};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, show};
-use crate::engine::lin::{self, Driver, Performed, Plan};
+use crate::engine::lin::{self, Driver, Performed, Plan, Wrong};
 use crate::lin::{Answer, ModelName, Op, Row};
 use crate::seed::hash;
 
@@ -33,14 +33,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Blobs {
     /// The handle of each client; with one handle, that of all.
     stores: Vec<Arc<dyn BlobMulti>>,
-    /// The first answer that no order of calls makes right.
-    misdeed: Mutex<Option<Stop>>,
+    wrong: Wrong,
 }
 
 impl Blobs {
-    fn misdeed(&self, what: &str, observed: String, expected: &str) {
-        let mut known = self.misdeed.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get_or_insert_with(|| Stop::fail(what, observed, expected));
+    /// Opens so many handles; clients share them in turn.
+    async fn open(cx: &Cx<dyn World>, place: &str, handles: usize) -> Result<Arc<Self>, Stop> {
+        let mut stores = Vec::new();
+        for name in &NAMES[..handles] {
+            stores.push(cx.open_as(name, place).await?.store());
+        }
+        Ok(Arc::new(Self {
+            stores,
+            wrong: Wrong::default(),
+        }))
     }
 
     fn failed(&self, op: &Op, e: &ExternalError) -> Performed {
@@ -54,13 +60,16 @@ impl Blobs {
                 | ErrorKind::Internal
         );
         if forbidden {
-            self.misdeed(&op.to_string(), describe(e), "an answer");
+            self.wrong
+                .note(Stop::fail(op.to_string(), describe(e), "an answer"));
         }
         if e.outcome() == Effect::NotApplied {
             return Performed::NotApplied;
         }
         if matches!(op, Op::Get { .. } | Op::List) {
-            self.misdeed(&op.to_string(), describe(e), "a failed read is NotApplied");
+            let expected = "a failed read is NotApplied";
+            self.wrong
+                .note(Stop::fail(op.to_string(), describe(e), expected));
             return Performed::NotApplied;
         }
         Performed::Unknown
@@ -106,13 +115,19 @@ impl Driver for Blobs {
         };
         answered.map_or_else(|e| self.failed(op, &e), Performed::Answered)
     }
+
+    fn wrong(&self) -> &Wrong {
+        &self.wrong
+    }
 }
 
 impl Blobs {
     fn each_once(&self, mut keys: Vec<String>) -> Vec<String> {
         keys.sort();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {
-            self.misdeed("list_keys()", format!("{keys:?}"), "each key once (BM-2)");
+            let expected = "each key once (BM-2)";
+            self.wrong
+                .note(Stop::fail("list_keys()", format!("{keys:?}"), expected));
         }
         keys.dedup();
         keys
@@ -154,26 +169,8 @@ where
     S: Fn(&Plan, &mut proptest::test_runner::TestRng, &str) -> Vec<Op>,
 {
     for (place, count) in [("one", 1), ("several", NAMES.len())] {
-        let mut stores = Vec::new();
-        for name in &NAMES[..count] {
-            stores.push(cx.open_as(name, place).await?.store());
-        }
-        let driver = Arc::new(Blobs {
-            stores,
-            misdeed: Mutex::default(),
-        });
-        let clients = Arc::clone(&driver) as Arc<dyn Driver>;
-        let run = lin::run(cx, plan, clients, |rng, tag| script(plan, rng, tag)).await;
-        let misdeed = driver
-            .misdeed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match (run, misdeed) {
-            (Err(Stop::Fail(failure)), _) => return Err(Stop::Fail(failure)),
-            (_, Some(misdeed)) => return Err(misdeed),
-            (run, None) => run?,
-        }
+        let clients = Blobs::open(cx, place, count).await?;
+        lin::run(cx, plan, clients, |rng, tag| script(plan, rng, tag)).await?;
     }
     Ok(())
 }
@@ -185,6 +182,19 @@ fn plan(model: ModelName, clients: u32, keys: &[&str]) -> Plan {
         calls: 12,
         keys: keys.iter().map(|&key| key.to_owned()).collect(),
     }
+}
+
+pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let mut plan = plan(ModelName::Register, 4, &["k", "k/x"]);
+    plan.calls = 6;
+    let open = async |place: String| {
+        let clients = Blobs::open(cx, &place, 2).await?;
+        Ok(clients as Arc<dyn Driver>)
+    };
+    lin::run_failing(cx, &plan, open, |rng, tag| {
+        lin::register_script(&plan, rng, tag)
+    })
+    .await
 }
 
 pub(super) async fn bm_6_1(cx: &Cx<dyn World>) -> Outcome {

@@ -7,9 +7,10 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, Caps, Classify, ErrorKind, Outcome
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame, own_frame};
-use super::{failing, guid, reads, work};
+use super::{failing, guid, reads, threads, work};
 use crate::blob_store::{Batch, World};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
+use crate::checks::neighbours;
 use crate::cx::Cx;
 use crate::engine::damage;
 
@@ -35,6 +36,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
+    neighbours().run(|cx| Box::pin(threads::c_1_4(cx))),
     Check::new(
         "C-2.1",
         "eight handles opened at once each see what all of them wrote",

@@ -431,6 +431,10 @@ impl Driver for Clients {
         // The call blocks, and the other clients are to go on meanwhile.
         tokio::task::block_in_place(|| self.call(client, op))
     }
+
+    fn wrong(&self) -> &Wrong {
+        &self.wrong
+    }
 }
 
 /// Writes with numbers that nobody else has, reads, lists and deletes, by the share of each in a hundred.
@@ -509,14 +513,36 @@ async fn history(
 ) -> Outcome {
     let clients = Clients::open(cx, place, plan, apart).await?;
     let flusher = flushed.then(|| Flusher::start(&clients.handles[0]));
-    let driver: Arc<dyn Driver> = Arc::<Clients>::clone(&clients);
     let mut next = 0;
-    let outcome = lin::run(cx, plan, driver, |rng, _tag| {
+    let outcome = lin::run(cx, plan, clients, |rng, _tag| {
         script(plan, rng, &mut next, shares)
     })
     .await;
     drop(flusher);
-    clients.wrong.verdict(outcome)
+    outcome
+}
+
+pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let plan = Plan {
+        model: ModelName::Register,
+        clients: 3,
+        calls: 6,
+        keys: names(2),
+    };
+    let shares = Shares {
+        reads: 35,
+        lists: 0,
+        writes: 53,
+    };
+    let open = async |place: String| {
+        let clients = Clients::open(cx, &place, &plan, true).await?;
+        Ok(clients as Arc<dyn Driver>)
+    };
+    let mut next = 0;
+    lin::run_failing(cx, &plan, open, |rng, _tag| {
+        script(&plan, rng, &mut next, shares)
+    })
+    .await
 }
 
 pub(super) async fn bs_2_2(cx: &Cx<dyn World>) -> Outcome {

@@ -6,10 +6,12 @@ use futures_util::future::join_all;
 use larder_traits::{Change, ChangeId, Classify, ErrorKind, Outcome as Effect, Step, WriterId};
 use proptest::prelude::*;
 
-use super::{at, change, conflict, dropped, failing, for_ever, id, object, work, writer};
+use super::{
+    at, change, concurrent, conflict, dropped, failing, for_ever, id, object, work, writer,
+};
 use crate::change_log::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::ended;
+use crate::checks::{ended, neighbours};
 use crate::cx::Cx;
 use crate::engine::damage;
 
@@ -35,6 +37,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
+    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
     Check::new(
         "C-2.1",
         "eight handles opened at once each see what all of them recorded",

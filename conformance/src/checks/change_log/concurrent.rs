@@ -271,6 +271,18 @@ fn encode(key: &str, text: &str) -> Change {
 }
 
 impl Clients {
+    /// Opens so many handles; clients share them in turn.
+    async fn open(cx: &Cx<dyn World>, place: &str, handles: usize) -> Result<Arc<Self>, Stop> {
+        let mut opened = Vec::new();
+        for name in &NAMES[..handles] {
+            opened.push(cx.open_as(name, place).await?);
+        }
+        Ok(Arc::new(Self {
+            handles: opened,
+            wrong: Wrong::default(),
+        }))
+    }
+
     fn written(&self, what: &str, result: Result<(), Fault>) -> Performed {
         match result {
             Ok(()) => Performed::Answered(Answer::Done),
@@ -349,6 +361,10 @@ impl Driver for Clients {
             }
         }
     }
+
+    fn wrong(&self) -> &Wrong {
+        &self.wrong
+    }
 }
 
 fn script(plan: &Plan, rng: &mut TestRng, tag: &str) -> Vec<Op> {
@@ -370,25 +386,29 @@ fn script(plan: &Plan, rng: &mut TestRng, tag: &str) -> Vec<Op> {
         .collect()
 }
 
-pub(super) async fn cl_6_1(cx: &Cx<dyn World>) -> Outcome {
-    let plan = Plan {
+fn plan(calls: usize) -> Plan {
+    Plan {
         model: ModelName::Map,
         clients: 3,
-        calls: 12,
+        calls,
         keys: (0..3).map(|n| format!("k{n}")).collect(),
+    }
+}
+
+pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let plan = plan(6);
+    let open = async |place: String| {
+        let clients = Clients::open(cx, &place, 2).await?;
+        Ok(clients as Arc<dyn Driver>)
     };
+    lin::run_failing(cx, &plan, open, |rng, tag| script(&plan, rng, tag)).await
+}
+
+pub(super) async fn cl_6_1(cx: &Cx<dyn World>) -> Outcome {
+    let plan = plan(12);
     for (place, count) in [("one", 1), ("each", 3)] {
-        let mut handles = Vec::new();
-        for name in &NAMES[..count] {
-            handles.push(cx.open_as(name, place).await?);
-        }
-        let clients = Arc::new(Clients {
-            handles,
-            wrong: Wrong::default(),
-        });
-        let driver: Arc<dyn Driver> = Arc::<Clients>::clone(&clients);
-        let outcome = lin::run(cx, &plan, driver, |rng, tag| script(&plan, rng, tag)).await;
-        clients.wrong.verdict(outcome)?;
+        let clients = Clients::open(cx, place, count).await?;
+        lin::run(cx, &plan, clients, |rng, tag| script(&plan, rng, tag)).await?;
     }
     Ok(())
 }

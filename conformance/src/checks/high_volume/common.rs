@@ -9,11 +9,12 @@ use larder_traits::{
 };
 use proptest::prelude::Rng;
 
+use super::lin;
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::backend::common as plain;
 use crate::checks::backend::objects::{far, id_of_len, name};
 use crate::checks::backend::{cancel, faults, time, work};
-use crate::checks::{pattern, refused};
+use crate::checks::{neighbours, pattern, refused};
 use crate::cx::{Cx, brief};
 use crate::engine::damage;
 use crate::engine::work::Crew;
@@ -48,6 +49,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-1.3", "error texts and conversions").level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
+    neighbours().run(|cx| Box::pin(lin::c_1_4(cx))),
     Check::new("C-2.1", "a place opened eight times at once is one place")
         .kills("truncating open, private cache")
         .run(|cx| Box::pin(c_2_1(cx))),

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRng;
 
 use crate::check::Outcome;
-use crate::checks::backend::lin::{Rows, race};
+use crate::checks::backend::lin::Rows;
 use crate::cx::Cx;
-use crate::engine::lin::Plan;
+use crate::engine::lin::{self, Driver, Plan};
 use crate::high_volume::{Handle, World};
 use crate::lin::{ModelName, NewRow, Op};
 
@@ -162,6 +162,27 @@ fn script(
     ops
 }
 
+/// C-1.4.
+pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let plan = Plan {
+        model: ModelName::Cas,
+        clients: 4,
+        calls: 6,
+        keys: vec!["x".into(), "y".into()],
+    };
+    // Nobody knows a redirect from before: each place is new.
+    let unseen = Rows::new(Vec::new());
+    let open = async |place: String| {
+        let (a, b) = cx.open_two(&place).await?;
+        Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
+    };
+    let mut made = Made::default();
+    lin::run_failing(cx, &plan, open, |rng, tag| {
+        script(&plan, SWAPS, &unseen, &mut made, rng, tag)
+    })
+    .await
+}
+
 /// Each mix through one handle, and through a handle for each client.
 async fn mixed(cx: &Cx<dyn World>, mix: Mix, keys: &[&str]) -> Outcome {
     let plan = Plan {
@@ -177,7 +198,7 @@ async fn mixed(cx: &Cx<dyn World>, mix: Mix, keys: &[&str]) -> Outcome {
         let rows = Arc::new(Rows::new(handles));
         let known = Arc::clone(&rows);
         let mut made = Made::default();
-        race(cx, &plan, rows, |rng, tag| {
+        lin::run(cx, &plan, rows, |rng, tag| {
             script(&plan, mix, &known, &mut made, rng, tag)
         })
         .await?;

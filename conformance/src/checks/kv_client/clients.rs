@@ -7,7 +7,7 @@ use bytes::Bytes;
 use larder_traits::{Classify, ErrorKind, KvClientError, Outcome as Effect};
 
 use super::bytes;
-use crate::check::{Outcome, Stop, describe};
+use crate::check::{Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, show};
 use crate::engine::lin::{Driver, Performed, Wrong};
@@ -59,11 +59,6 @@ impl Clients {
     fn of(&self, client: u32) -> &Handle {
         let at = usize::try_from(client).unwrap_or_default();
         &self.handles[at % self.handles.len()]
-    }
-
-    /// What the clients found, before what was made of it.
-    pub(super) fn verdict(&self, outcome: Outcome) -> Outcome {
-        self.wrong.verdict(outcome)
     }
 
     fn failed(&self, what: &str, is_write: bool, e: &KvClientError) -> Performed {
@@ -173,5 +168,9 @@ impl Driver for Clients {
                 Performed::NotApplied
             }
         }
+    }
+
+    fn wrong(&self) -> &Wrong {
+        &self.wrong
     }
 }

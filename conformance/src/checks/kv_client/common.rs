@@ -6,9 +6,9 @@ use futures_util::future::join_all;
 use larder_traits::{Classify, ErrorKind, Outcome as Effect};
 use proptest::prelude::*;
 
-use super::{bytes, dropped, ends, failing, invalid, work};
+use super::{bytes, concurrent, dropped, ends, failing, invalid, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{ended, pattern};
+use crate::checks::{ended, neighbours, pattern};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::kv_client::World;
@@ -35,6 +35,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
+    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
     Check::new(
         "C-2.1",
         "eight handles opened at once each see what all of them wrote",

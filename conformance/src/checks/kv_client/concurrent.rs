@@ -27,9 +27,7 @@ async fn run(
     script: impl FnMut(&mut TestRng, &str) -> Vec<Op> + Send,
 ) -> Outcome {
     let clients = Clients::open(cx, place, handles).await?;
-    let driver: Arc<dyn Driver> = Arc::<Clients>::clone(&clients);
-    let outcome = lin::run(cx, plan, driver, script).await;
-    clients.verdict(outcome)
+    lin::run(cx, plan, clients, script).await
 }
 
 pub(super) async fn kv_7_1(cx: &Cx<dyn World>) -> Outcome {
@@ -46,6 +44,23 @@ pub(super) async fn kv_7_1(cx: &Cx<dyn World>) -> Outcome {
         .await?;
     }
     Ok(())
+}
+
+pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let plan = Plan {
+        model: ModelName::Register,
+        clients: 4,
+        calls: 6,
+        keys: names(2),
+    };
+    let open = async |place: String| {
+        let clients = Clients::open(cx, &place, 2).await?;
+        Ok(clients as Arc<dyn Driver>)
+    };
+    lin::run_failing(cx, &plan, open, |rng, tag| {
+        lin::register_script(&plan, rng, tag)
+    })
+    .await
 }
 
 pub(super) async fn kv_5_3(cx: &Cx<dyn World>) -> Outcome {
@@ -315,7 +330,7 @@ async fn history(
         ttl_secs: None,
     });
     made.extend(steps(reader, last, Arc::clone(clients), Arc::clone(&stamps)).await);
-    clients.verdict(Ok(()))?;
+    clients.wrong().found()?;
     for (call, ttl_secs) in &mut made {
         if let (Op::Set { ttl, .. }, Some(secs)) = (&mut call.op, *ttl_secs) {
             *ttl = Some(stamps.ttl(cx, secs));

@@ -8,9 +8,9 @@ use larder_traits::stash::{RawRow, StashDriver, StashOp, codec};
 use larder_traits::{Clock, Diff, ErrorKind, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
-use super::{Names, at, both_read, drops, empty, faults, row, work};
+use super::{Names, at, both_read, concurrent, drops, empty, faults, row, work};
 use crate::check::{Check, Engine, Level, Outcome};
-use crate::checks::refused;
+use crate::checks::{neighbours, refused};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::stash::{Handle, World};
@@ -38,6 +38,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
+    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
     Check::new(
         "C-2.1",
         "opened 8 times at once, written through each, read through all",

@@ -1,15 +1,21 @@
-//! ST-9.2: frontiers that move while others look. The check stands in the table of its clause.
+//! C-1.4 and ST-9.2: calls that meet. The checks stand in the tables of their clauses.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use larder_traits::{Antichain, Classify, ErrorKind, StashError, Timestamp};
+use larder_traits::{
+    Antichain, Classify, Diff, ErrorKind, Outcome as Effect, StashError, Timestamp,
+};
 use tokio::sync::Barrier;
 
+use super::faults::no_outcome;
 use super::handles::join;
-use super::{Names, at};
+use super::{Names, at, row};
 use crate::check::{Outcome, Stop};
+use crate::checks::of_the_medium;
 use crate::cx::Cx;
+use crate::engine::fault::at_many_places;
 use crate::stash::{Handle, World};
 
 /// The least share of the reads that must have met a running write, in percent.
@@ -221,4 +227,147 @@ async fn look(mut handle: Handle, c: Names, course: Arc<Course>, since_first: bo
         pause(turn).await;
     }
     Ok(())
+}
+
+/// Batches by name: what was written by writers of whom one meets a failure.
+#[derive(Default)]
+struct Batches {
+    acked: BTreeSet<String>,
+    refused: BTreeSet<String>,
+    seen: BTreeSet<String>,
+}
+
+/// The rows of a batch, of which any is there if all are.
+const ROWS: usize = 3;
+
+/// The batches that a read found.
+fn whole(
+    what: &str,
+    rows: &[((String, String), Timestamp, Diff)],
+) -> Result<BTreeSet<String>, Stop> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for ((batch, _), _, diff) in rows {
+        if *diff != 1 {
+            let expected = "each row once";
+            return Err(Stop::fail(what, format!("{batch} {diff} times"), expected));
+        }
+        *counts.entry(batch).or_default() += 1;
+    }
+    match counts.iter().find(|(_, count)| **count != ROWS) {
+        Some((batch, count)) => {
+            let observed = format!("{count} rows of batch {batch}");
+            Err(Stop::fail(what, observed, format!("{ROWS} rows or none")))
+        }
+        None => Ok(counts.into_keys().map(str::to_owned).collect()),
+    }
+}
+
+impl Batches {
+    /// Judges a read that began when `acked` had been answered and `seen` had been seen.
+    fn judge(&mut self, what: &str, known: &BTreeSet<String>, found: BTreeSet<String>) -> Outcome {
+        let lost: Vec<_> = known.difference(&found).collect();
+        if !lost.is_empty() {
+            let expected = "what was answered with Ok or seen before";
+            return Err(Stop::fail(what, format!("no {lost:?}"), expected));
+        }
+        self.seen.extend(found);
+        let refused: Vec<_> = self.seen.intersection(&self.refused).collect();
+        if !refused.is_empty() {
+            let expected = "nothing of what was NotApplied";
+            return Err(Stop::fail(what, format!("{refused:?}"), expected));
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> BTreeSet<String> {
+        self.acked.union(&self.seen).cloned().collect()
+    }
+}
+
+fn locked(batches: &Mutex<Batches>) -> MutexGuard<'_, Batches> {
+    batches.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn write_batches(
+    mut handle: Handle,
+    c: Names,
+    n: usize,
+    (batches, start): (Arc<Mutex<Batches>>, Arc<Barrier>),
+    at_work: Arc<()>,
+) -> Outcome {
+    const BATCHES: usize = 5;
+    start.wait().await;
+    for at in 0..BATCHES {
+        let name = format!("{n}.{at}");
+        let rows = (0..ROWS).map(|value| row(&name, &value.to_string(), 0, 1));
+        match handle.update_many(c, rows.collect()).await {
+            Ok(()) => drop(locked(&batches).acked.insert(name)),
+            Err(e) => {
+                of_the_medium(&format!("update_many of {name}"), &e)?;
+                if e.outcome() == Effect::NotApplied {
+                    locked(&batches).refused.insert(name);
+                }
+            }
+        }
+    }
+    // Readers go by it, and it is gone as well where this was left earlier.
+    drop(at_work);
+    Ok(())
+}
+
+async fn read_batches(
+    mut handle: Handle,
+    c: Names,
+    (batches, start): (Arc<Mutex<Batches>>, Arc<Barrier>),
+    at_work: Weak<()>,
+) -> Outcome {
+    start.wait().await;
+    while at_work.strong_count() > 0 {
+        let known = locked(&batches).known();
+        match handle.iter(c).await {
+            Ok(rows) => {
+                let what = "iter beside writers of whom one fails";
+                let found = whole(what, &rows)?;
+                locked(&batches).judge(what, &known, found)?;
+            }
+            Err(e) => no_outcome("iter beside a failure", e.as_ref())?,
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+    let faults = cx.faults()?;
+    at_many_places(cx, async |place, nth, kind| {
+        let mut opener = cx.open(&place).await?;
+        let c: Names = opener.collection("c").await?;
+        let mut writers = Vec::new();
+        for name in ["w0", "w1", "w2"] {
+            writers.push(cx.open_as(name, &place).await?);
+        }
+        let reader = cx.open_as("reads", &place).await?;
+        let batches = Arc::<Mutex<Batches>>::default();
+        let start = Arc::new(Barrier::new(writers.len() + 1));
+        let at_work = Arc::new(());
+        faults.arm(nth, kind);
+        let share = || (Arc::clone(&batches), Arc::clone(&start));
+        let reading = read_batches(reader, c, share(), Arc::downgrade(&at_work));
+        let mut tasks = vec![tokio::spawn(reading)];
+        for (n, writer) in writers.into_iter().enumerate() {
+            let writing = write_batches(writer, c, n, share(), Arc::clone(&at_work));
+            tasks.push(tokio::spawn(writing));
+        }
+        drop(at_work);
+        let ended = join(tasks).await;
+        let met = faults.disarm();
+        ended?;
+        let what = "iter after writers of whom one failed";
+        let found = whole(what, &opener.iter(c).await?)?;
+        let mut batches = locked(&batches);
+        let known = batches.known();
+        batches.judge(what, &known, found)?;
+        Ok(met)
+    })
+    .await
 }

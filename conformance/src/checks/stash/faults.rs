@@ -127,7 +127,7 @@ impl<'a> Stage<'a> {
 }
 
 /// Fails unless the error of a read is `NotApplied`, and of a kind that a medium can be the cause of.
-fn no_outcome(what: &str, e: &StashError) -> Outcome {
+pub(super) fn no_outcome(what: &str, e: &StashError) -> Outcome {
     if e.outcome() != Effect::NotApplied {
         let expected = "NotApplied, as of every read";
         return Err(Stop::fail(what, describe(e), expected));
