@@ -156,6 +156,9 @@ impl Wire {
         let whole = found.start == 0 && found.end == total;
         let asked = found.start == wanted.start && found.end == wanted.end.min(total);
         let fits = len.is_none_or(|len| len == found.end - found.start);
+        if fits && whole && wanted.start > 0 {
+            return Err(Failure::no_part());
+        }
         if !(fits && (asked || (whole && wanted.start == 0))) {
             return Err(Failure::garbled(
                 "another part of the object than was asked for",
@@ -177,14 +180,15 @@ impl Wire {
         name: &str,
         range: Range<u64>,
     ) -> Result<Option<Fetched>, Failure> {
-        let (mut tries, mut replaced) = (0, 0);
+        let (mut tries, mut replaced, mut in_parts) = (0, 0, true);
         loop {
             let part_len = match replaced {
-                0..REPLACED_MAX => self.config.part_len_bytes,
+                0..REPLACED_MAX if in_parts => self.config.part_len_bytes,
                 // Whoever keeps replacing it cannot come between the parts of one answer.
                 _ => u64::MAX,
             };
             match self.fetch_once(name, &range, part_len).await {
+                Err(failure) if failure.is_no_part() && in_parts => in_parts = false,
                 Err(failure) if self.is_worth_another(&failure, &mut tries).await => {
                     replaced += u32::from(failure.is_unmet());
                 }
@@ -229,8 +233,7 @@ impl Wire {
 
     /// The first part of `range`, of `part_len` bytes at most, with its bytes where no further part is needed.
     async fn first(&self, name: &str, range: Range<u64>, part_len: u64) -> Result<First, Failure> {
-        let wanted = range.start..range.end.min(range.start.saturating_add(part_len));
-        let open = self.open_first(name, wanted);
+        let open = self.open_first(name, range.clone(), part_len);
         let opened = match self.attempt(0, open).await? {
             Part::Absent => return Ok(First::Absent),
             Part::Beyond => return Ok(First::Empty),
@@ -252,15 +255,36 @@ impl Wire {
         }))
     }
 
-    /// Asks for the bytes of `range`, or for what there is where the server says that not even the first byte is.
-    async fn open_first(&self, name: &str, range: Range<u64>) -> Result<Part, Failure> {
+    /// Asks for the first `part_len` bytes of `range`, or for what there is where the server says that not even the first
+    /// byte is.
+    async fn open_first(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        part_len: u64,
+    ) -> Result<Part, Failure> {
         let from_start = range.start == 0;
-        let part = self.open_part(name, Some(range), None).await?;
+        if from_start && range.end == u64::MAX {
+            // Most objects are no longer than a part, and servers have more to do where a range is asked for. Of a longer
+            // one the rest is left where it is, and the connection with it.
+            let mut part = self.open_whole(name).await?;
+            if let Part::There(opened) = &mut part {
+                opened.range.end = opened.range.end.min(part_len);
+            }
+            return Ok(part);
+        }
+        let wanted = range.start..range.end.min(range.start.saturating_add(part_len));
+        let part = self.open_part(name, Some(wanted), None).await?;
         if !matches!(part, Part::Beyond) || !from_start {
             return Ok(part);
         }
         // That should be an empty object. The refusal says nothing of its checksum, and without that an object that has
         // lost all its bytes would pass for an empty one.
+        self.open_whole(name).await
+    }
+
+    /// Asks for an object without a range, so that no range can be refused.
+    async fn open_whole(&self, name: &str) -> Result<Part, Failure> {
         match self.open_part(name, None, None).await? {
             Part::Beyond => Err(Failure::garbled(
                 "a whole object that ends before it begins",
@@ -283,7 +307,7 @@ impl Wire {
         let chunk_len = usize::try_from(part_len).unwrap_or(usize::MAX);
         let (head, tail) = buffer.split_at_mut(first_len);
         let (etag, start) = (opened.etag, opened.range.end);
-        let first = self.attempt(part_len, read_into(opened.body, head));
+        let first = self.attempt(part_len, read_up_to(opened.body, head));
         let fan_out = self.config.fan_out_max.get();
         let etag = etag.as_str();
         let parts = (start..end).step_by(usize::try_from(part_len).unwrap_or(usize::MAX));
@@ -400,6 +424,20 @@ pub(crate) async fn read_small(mut body: ByteStream, len: u64) -> Result<Value, 
         return Err(Failure::garbled("a body that is too short"));
     }
     Ok(Value::Many(many))
+}
+
+/// Fills `chunk` with the beginning of the body, of which the rest is left where it is.
+async fn read_up_to(mut body: ByteStream, mut chunk: &mut [u8]) -> Result<(), Failure> {
+    while !chunk.is_empty() {
+        let Some(bytes) = body.next().await else {
+            return Err(Failure::garbled("a body that is too short"));
+        };
+        let bytes = bytes.map_err(|e| Failure::garbled(format!("a body that broke off: {e}")))?;
+        let (filled, rest) = chunk.split_at_mut(bytes.len().min(chunk.len()));
+        filled.copy_from_slice(&bytes[..filled.len()]);
+        chunk = rest;
+    }
+    Ok(())
 }
 
 /// Fills `chunk` with the body, which has exactly that length.

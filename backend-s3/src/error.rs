@@ -13,6 +13,9 @@ use larder_traits::{ErrorKind, Fault};
 /// The code for a condition that did not hold.
 const UNMET: &str = "PreconditionFailed";
 
+/// Our own code for an answer that takes no notice of a range.
+const NO_PART: &str = "no part";
+
 /// A request that did not succeed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -135,6 +138,19 @@ impl Failure {
             code: Some(UNMET.into()),
             ..Self::garbled(detail)
         }
+    }
+
+    /// The whole object came where a part of it was asked for, and would come again.
+    pub(crate) fn no_part() -> Self {
+        Self {
+            code: Some(NO_PART.into()),
+            again: false,
+            ..Self::garbled("the whole object, where a part of it was asked for")
+        }
+    }
+
+    pub(crate) fn is_no_part(&self) -> bool {
+        self.is(NO_PART)
     }
 
     /// What arrived is not what was stored.
