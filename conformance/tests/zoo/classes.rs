@@ -109,7 +109,7 @@ pub(crate) fn column(contract: Contract) -> usize {
 
 /// Defects that were seen in the field: where they were reported, and the mutants that have them.
 ///
-/// Those of the combinator of two tiers are in the zoo of its own crate. One without a mutant is still to be built.
+/// Those of the combinator of two tiers are in the zoo of its own crate.
 pub(crate) const REPLICAS: &[(&str, &[&str])] = &[
     ("opendal#1036", &["bm-no-truncate"]),
     ("opendal#3956", &["bm-retry-without-content"]),
@@ -129,7 +129,10 @@ pub(crate) const REPLICAS: &[(&str, &[&str])] = &[
     ("commonware#4165", &["bm-drop-lands-late"]),
     ("materialize#17813", &["st-blind-retry"]),
     ("etcd#13766", &["st-file-index-later"]),
-    ("holt#15, the log is cut too early", &[]),
+    (
+        "holt#15, the log is cut too early",
+        &["bs-file-log-cut-early"],
+    ),
     (
         "holt#15, appended after a torn end",
         &["bs-file-log-torn-end"],

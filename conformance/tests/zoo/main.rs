@@ -63,22 +63,27 @@ struct Found {
 
 /// The stores that a process which is to be killed may have to open.
 fn named(name: &str) -> Vec<Suite> {
-    let lasting = lasting().into_iter().map(|(_, suite)| suite);
-    let mut mutants = mutants::all().into_iter();
-    match mutants.find(|mutant| mutant.id == name) {
-        Some(mutant) => vec![(mutant.suite)()],
-        None => lasting.collect(),
-    }
+    let mutant = mutants::all().into_iter().find(|it| it.id == name);
+    let lasting = lasting().into_iter().find(|(it, _)| *it == name);
+    let suite = mutant.map(|mutant| (mutant.suite)());
+    suite
+        .or(lasting.map(|(_, suite)| suite))
+        .into_iter()
+        .collect()
 }
 
 /// The stores in plain files that are right.
-fn lasting() -> [(&'static str, Suite); 6] {
-    use reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, LogFlaw, RowFlaw};
+fn lasting() -> [(&'static str, Suite); 7] {
+    use reference::files::{self, CAPS, CutFlaw, Flaw, FrameFlaw, KvFlaw, LogFlaw, RowFlaw};
     let frames = FrameFlaw::Files(Flaw::None);
     let rows = RowFlaw::Files(Flaw::None);
     [
         ("blob_multi", files::blob_multi(CAPS, Flaw::None)),
         ("blob_store", files::blob_store(CAPS, frames)),
+        (
+            "blob_store_with_a_log",
+            files::frame_log(CAPS, CutFlaw::None),
+        ),
         ("stash", files::stash(CAPS, rows)),
         ("backend", files::backend(CAPS, Flaw::None)),
         (
@@ -124,6 +129,8 @@ fn main() -> ExitCode {
         }));
     }
     for (name, suite) in lasting() {
+        // The process that is killed finds the store by its name.
+        let suite = suite.named(name);
         let name = format!("lasts::{name}");
         trials.push(libtest_mimic::Trial::test(name, move || lasts(&suite)));
     }

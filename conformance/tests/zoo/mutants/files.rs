@@ -4,7 +4,7 @@ use larder_conformance::{Caps, Contract, Engine, Suite};
 use larder_traits::Durability;
 
 use super::Mutant;
-use crate::reference::files::{self, CAPS, Flaw, FrameFlaw, KvFlaw, LogFlaw, RowFlaw};
+use crate::reference::files::{self, CAPS, CutFlaw, Flaw, FrameFlaw, KvFlaw, LogFlaw, RowFlaw};
 
 /// What a store declares that is about processes only.
 const PROCESS: Caps = CAPS.with_durability(Durability::Process);
@@ -151,6 +151,14 @@ fn killed_frames() -> Vec<Mutant> {
             &[],
             "a frame goes over the old one in pieces",
             || files::blob_store(PROCESS, FrameFlaw::Files(Flaw::InPieces)),
+        ),
+        // Seen in holt, pull request 15: the log goes before what it says has come through.
+        f(
+            "bs-file-log-cut-early",
+            "BS-11",
+            &["BS-9"],
+            "a log is cut before the frames that it tells of are written",
+            || files::frame_log(PROCESS, CutFlaw::CutEarly),
         ),
         f(
             "bs-file-stale-lock",
@@ -312,7 +320,7 @@ fn damaged() -> Vec<Mutant> {
             "BS-13",
             &[],
             "a log is appended to behind an end that was torn, and read up to there",
-            || files::frame_log(PROCESS),
+            || files::frame_log(PROCESS, CutFlaw::TornEndStays),
         ),
         f(
             "bs-file-damage-is-absent",

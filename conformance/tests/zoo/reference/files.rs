@@ -31,7 +31,7 @@ pub(crate) use backend::suite as backend;
 pub(crate) use blob_multi::suite as blob_multi;
 pub(crate) use blob_store::{FrameFlaw, suite as blob_store};
 pub(crate) use change_log::{LogFlaw, suite as change_log};
-pub(crate) use frame_log::suite as frame_log;
+pub(crate) use frame_log::{CutFlaw, suite as frame_log};
 pub(crate) use kv_client::{KvFlaw, suite as kv_client};
 pub(crate) use stash::{RowFlaw, suite as stash};
 

@@ -1,7 +1,5 @@
-//! `BlobStore` on one file, to which each flush appends what has changed.
-//!
-//! It is wrong in one thing: an end that a crash has torn stays where it is, and what is appended after it is not found
-//! again.
+//! `BlobStore` on a log, to which each flush appends what has changed, and a file of all frames that is written anew when
+//! the log has become long.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,6 +20,19 @@ use super::{failed, hash, sync_folder};
 const HEADER: usize = 16 + 1;
 const RECORD: usize = HEADER + 8 + PAGE_SIZE + 8;
 
+/// A log of so many records is cut, once what it says is in the other file.
+const RECORDS_MAX: usize = 4;
+
+/// In what a log is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CutFlaw {
+    None,
+    /// An end that a crash has torn stays where it is, and what is appended after it is not found again.
+    TornEndStays,
+    /// The log is cut first, and the frames are written after that.
+    CutEarly,
+}
+
 /// What the log says of a blob.
 #[derive(Clone, Debug)]
 enum Known {
@@ -32,6 +43,7 @@ enum Known {
 
 #[derive(Debug)]
 pub(crate) struct Store {
+    flaw: CutFlaw,
     log: PathBuf,
     flushed: Mutex<BTreeMap<BlobGuid, Known>>,
     changes: Mutex<BTreeMap<BlobGuid, Known>>,
@@ -57,9 +69,9 @@ fn record(guid: BlobGuid, known: &Known) -> Vec<u8> {
     bytes
 }
 
-/// The records of a log up to its end, or to where that is torn.
-fn replay(bytes: &[u8]) -> Result<BTreeMap<BlobGuid, Known>, BlobStoreError> {
-    let mut known = BTreeMap::new();
+/// Adds the records of a log up to its end, or to where that is torn; how long it is up to there.
+fn replay(bytes: &[u8], known: &mut BTreeMap<BlobGuid, Known>) -> Result<usize, BlobStoreError> {
+    let mut len = 0;
     let mut records = bytes.chunks_exact(RECORD).peekable();
     while let Some(record) = records.next() {
         let (header, rest) = record.split_at(HEADER);
@@ -86,23 +98,37 @@ fn replay(bytes: &[u8]) -> Result<BTreeMap<BlobGuid, Known>, BlobStoreError> {
             Known::Damaged
         };
         known.insert(name.into(), it);
+        len += RECORD;
     }
-    Ok(known)
+    Ok(len)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
 }
 
 impl Store {
-    fn open(folder: &Path) -> Result<Self, BoxError> {
+    fn open(folder: &Path, flaw: CutFlaw) -> Result<Self, BoxError> {
         fs::create_dir_all(folder)?;
         let held = File::create(folder.with_extension("lock"))?;
         let refused = || Fault::not_applied(ErrorKind::Conflict, "the place is open already");
         held.try_lock().map_err(|_e| refused())?;
         let log = folder.join("log");
-        let bytes = match fs::read(&log) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
-        };
+        let mut flushed = BTreeMap::new();
+        replay(&read(&log.with_extension("frames"))?, &mut flushed)?;
+        let bytes = read(&log)?;
+        let len = replay(&bytes, &mut flushed)?;
+        if len < bytes.len() && flaw != CutFlaw::TornEndStays {
+            let file = File::options().write(true).open(&log)?;
+            file.set_len(u64::try_from(len)?)?;
+            file.sync_all()?;
+        }
         Ok(Self {
-            flushed: Mutex::new(replay(&bytes)?),
+            flaw,
+            flushed: Mutex::new(flushed),
             changes: Mutex::default(),
             log,
             _lock: held,
@@ -120,6 +146,44 @@ impl Store {
             file.write_all(&record(*guid, known))?;
         }
         file.sync_all()?;
+        self.sync_folder()
+    }
+
+    /// Moves what the log says into the file of all frames, which is `flushed`, once it says much.
+    fn checkpoint(&self, flushed: &BTreeMap<BlobGuid, Known>) -> io::Result<()> {
+        let log = File::options().write(true).open(&self.log)?;
+        let records = usize::try_from(log.metadata()?.len()).unwrap_or(usize::MAX) / RECORD;
+        let is_damaged = |known: &Known| matches!(known, Known::Damaged);
+        if self.flaw == CutFlaw::TornEndStays
+            || records < RECORDS_MAX
+            || flushed.values().any(is_damaged)
+        {
+            return Ok(());
+        }
+        let cut = || {
+            log.set_len(0)?;
+            log.sync_all()
+        };
+        if self.flaw == CutFlaw::CutEarly {
+            cut()?;
+        }
+        let (fresh, frames) = (
+            self.log.with_extension("fresh"),
+            self.log.with_extension("frames"),
+        );
+        let mut file = File::create(&fresh)?;
+        for (guid, known) in flushed {
+            if matches!(known, Known::Frame(_)) {
+                file.write_all(&record(*guid, known))?;
+            }
+        }
+        file.sync_all()?;
+        fs::rename(fresh, frames)?;
+        self.sync_folder()?;
+        cut()
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
         sync_folder(self.log.parent().expect("a log is in a folder"))
     }
 }
@@ -156,8 +220,9 @@ impl BlobStore for Store {
     fn flush(&self) -> Result<(), BlobStoreError> {
         let mut changes = lock(&self.changes);
         self.append(&changes).map_err(failed)?;
-        lock(&self.flushed).append(&mut changes);
-        Ok(())
+        let mut flushed = lock(&self.flushed);
+        flushed.append(&mut changes);
+        Ok(self.checkpoint(&flushed).map_err(failed)?)
     }
 
     fn needs_flush(&self) -> bool {
@@ -167,6 +232,7 @@ impl BlobStore for Store {
 
 struct World {
     folder: TempDir,
+    flaw: CutFlaw,
     caps: Caps,
 }
 
@@ -174,6 +240,7 @@ impl Fixture for World {
     async fn new(env: &Env) -> Result<Self, BoxError> {
         Ok(Self {
             folder: env.tempdir()?,
+            flaw: CutFlaw::None,
             caps: super::CAPS,
         })
     }
@@ -187,7 +254,8 @@ impl blob_store::Open for World {
     type Store = Store;
 
     async fn open(&self, place: &str) -> Result<Store, BoxError> {
-        Store::open(&self.folder.path().join(place.replace('/', "~")))
+        let folder = self.folder.path().join(place.replace('/', "~"));
+        Store::open(&folder, self.flaw)
     }
 
     fn folder(&self, place: &str) -> Option<PathBuf> {
@@ -195,10 +263,10 @@ impl blob_store::Open for World {
     }
 }
 
-pub(crate) fn suite(caps: Caps) -> Suite {
+pub(crate) fn suite(caps: Caps, flaw: CutFlaw) -> Suite {
     let caps = caps.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true));
     blob_store::suite_with(move |env| async move {
         let folder = env.tempdir()?;
-        Ok(World { folder, caps })
+        Ok(World { folder, flaw, caps })
     })
 }
