@@ -13,6 +13,8 @@ use larder_traits::{
 
 use tokio::sync::Semaphore;
 
+use crate::reference::group::as_one;
+use crate::reference::medium::Trouble;
 use crate::reference::{
     Due, Pace, blob_multi, blob_store, change_log, gap, high_volume, kv_client, lock, stash,
 };
@@ -177,6 +179,20 @@ fn blobs() -> Vec<Benign> {
                     };
                     gap().await;
                     place.set(&key, value)
+                }
+                .boxed()
+            }));
+        }),
+        // What the medium refuses it refuses to all of a group, and none of them has had an effect.
+        b("refused-in-groups", CAPS, |s| {
+            s.slow_set = Some(Box::new(|place, deadline, key, value| {
+                async move {
+                    let there = Arc::clone(&place);
+                    let set = move || drop(there.set(&key, value.clone()));
+                    let ended = place.group.join(&place.medium, as_one, set);
+                    let ended = tokio::time::timeout_at(deadline.into(), ended).await;
+                    let ended = ended.unwrap_or(Err(Trouble::Late));
+                    ended.map_err(|trouble| trouble.at_commit().into())
                 }
                 .boxed()
             }));
@@ -424,6 +440,21 @@ fn keys() -> Vec<Benign> {
                     gap().await;
                     put.settle();
                     Ok(())
+                }
+                .boxed()
+            }));
+        }),
+        // Of a group that failed, each says that it does not know.
+        b("never-sure-in-groups", CAPS, |s| {
+            s.slow_write = Some(Box::new(|place, key, value, ttl| {
+                async move {
+                    let there = Arc::clone(&place);
+                    let write = move || {
+                        let _step = lock(&there.step);
+                        there.write(&key, value.clone(), ttl);
+                    };
+                    let ended = place.group.join(&place.medium, as_one, write).await;
+                    ended.map_err(|trouble| trouble.after().into())
                 }
                 .boxed()
             }));

@@ -16,14 +16,23 @@ use crate::reference::high_volume::{
 };
 use crate::reference::lock;
 
+mod neighbours;
+
 /// Long objects are what plain backends are for.
 const LONG: Caps = CAPS.with_high_volume(CAPS.high_volume.with_payload_len_bytes_max(4 << 20));
 
 pub(crate) fn all() -> Vec<Mutant> {
-    [puts(), gets(), metadata(), deletes(), handles()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        puts(),
+        gets(),
+        metadata(),
+        deletes(),
+        handles(),
+        neighbours::neighbours(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn m(

@@ -14,6 +14,7 @@ mod dropped;
 mod failing;
 mod handles;
 mod names;
+mod neighbours;
 mod writes;
 
 pub(crate) fn all() -> Vec<Mutant> {
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         concurrent::concurrent(),
         dropped::dropped(),
         failing::failing(),
+        neighbours::neighbours(),
     ]
     .into_iter()
     .flatten()

@@ -13,6 +13,7 @@ mod batches;
 mod concurrent;
 mod failing;
 mod handles;
+mod neighbours;
 mod reads;
 
 pub(crate) fn all() -> Vec<Mutant> {
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         handles::handles(),
         concurrent::concurrent(),
         failing::failing(),
+        neighbours::neighbours(),
         reads::reads(),
         reads::ranges(),
         reads::beside_others(),

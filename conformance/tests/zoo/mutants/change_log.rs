@@ -12,6 +12,7 @@ mod dropped;
 mod failing;
 mod handles;
 mod leases;
+mod neighbours;
 mod owners;
 
 pub(crate) fn all() -> Vec<Mutant> {
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         concurrent::concurrent(),
         dropped::dropped(),
         failing::failing(),
+        neighbours::neighbours(),
     ]
     .into_iter()
     .flatten()

@@ -22,6 +22,7 @@ mod concurrent;
 mod dropped;
 mod expiry;
 mod failing;
+mod neighbours;
 mod shape;
 mod swaps;
 mod timed;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         concurrent::concurrent(),
         dropped::dropped(),
         failing::failing(),
+        neighbours::neighbours(),
         timed::timed(),
     ]
     .into_iter()

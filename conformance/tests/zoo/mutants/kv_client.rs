@@ -16,6 +16,7 @@ mod concurrent;
 mod dropped;
 mod failing;
 mod many;
+mod neighbours;
 mod time_to_live;
 mod timed;
 
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         concurrent::concurrent(),
         dropped::dropped(),
         failing::failing(),
+        neighbours::neighbours(),
         timed::timed(),
         writes(),
         handles(),

@@ -17,6 +17,7 @@ mod concurrent;
 mod dropped;
 mod failing;
 mod frontiers;
+mod neighbours;
 mod rows;
 
 pub(crate) fn all() -> Vec<Mutant> {
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         concurrent::concurrent(),
         dropped::dropped(),
         failing::failing(),
+        neighbours::neighbours(),
     ]
     .into_iter()
     .flatten()

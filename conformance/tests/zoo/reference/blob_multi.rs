@@ -19,6 +19,7 @@ use larder_traits::{
     Atomicity, BlobInfo, BlobMulti, BlobMultiCaps, ErrorKind, ExternalError, Fault, LateLanding,
 };
 
+use super::group::Group;
 use super::medium::{Medium, Trouble};
 use super::{Due, Pace, lock};
 
@@ -53,6 +54,8 @@ pub(crate) struct Place {
     pub(crate) medium: Arc<Medium>,
     /// What the calls of stores wait for that make one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// What they meet in where the medium is asked for several of them together.
+    pub(crate) group: Arc<Group>,
 }
 
 impl Place {

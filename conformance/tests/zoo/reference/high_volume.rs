@@ -21,6 +21,7 @@ use larder_traits::{
     TieredGet, TieredMetadata, TieredWrite, Tombstone,
 };
 
+use super::group::Group;
 use super::medium::{Medium, Trouble};
 use super::{Pace, lock};
 
@@ -58,6 +59,8 @@ pub(crate) struct Place {
     pub(crate) medium: Arc<Medium>,
     /// What the calls of stores wait for that make one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// What they meet in where the medium is asked for several of them together.
+    pub(crate) group: Arc<Group>,
 }
 
 impl Place {
@@ -71,6 +74,7 @@ impl Place {
             notes: Mutex::default(),
             medium: Arc::default(),
             turn: tokio::sync::Mutex::default(),
+            group: Arc::default(),
         }
     }
 
@@ -638,6 +642,7 @@ impl World {
                 notes: Mutex::default(),
                 medium: Arc::clone(&self.medium),
                 turn: tokio::sync::Mutex::default(),
+                group: Arc::default(),
             })
         });
         let mut store = Store::new(Arc::clone(place), self.caps.high_volume);

@@ -17,6 +17,7 @@ use larder_traits::{
     Clock, ErrorKind, Fault, KvCaps, KvClient, KvClientError, LateLanding, TestClock,
 };
 
+use super::group::Group;
 use super::medium::{Medium, PATIENCE, Trouble};
 use super::{Pace, lock};
 
@@ -48,7 +49,7 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// Held for each step, so that one which looks at several keys, or looks and then writes, is one step for others.
-    step: Mutex<()>,
+    pub(crate) step: Mutex<()>,
     pub(crate) entries: Mutex<BTreeMap<Vec<u8>, Entry>>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) counter: AtomicU64,
@@ -57,6 +58,8 @@ pub(crate) struct Place {
     pub(crate) medium: Arc<Medium>,
     /// What the calls of stores wait for that make one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// What they meet in where the medium is asked for several of them together.
+    pub(crate) group: Arc<Group>,
 }
 
 impl Place {
@@ -382,6 +385,7 @@ impl Shared {
                 notes: Mutex::default(),
                 medium: Arc::clone(&self.medium),
                 turn: tokio::sync::Mutex::default(),
+                group: Arc::default(),
             })
         });
         Arc::clone(place)

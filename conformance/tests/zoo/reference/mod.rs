@@ -11,6 +11,7 @@ pub(crate) mod blob_multi;
 pub(crate) mod blob_store;
 pub(crate) mod change_log;
 pub(crate) mod files;
+pub(crate) mod group;
 pub(crate) mod high_volume;
 pub(crate) mod kv_client;
 pub(crate) mod medium;

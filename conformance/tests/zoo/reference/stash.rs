@@ -18,6 +18,7 @@ use larder_traits::{
     CollectionId, ErrorKind, Fault, LateLanding, StashCaps, StashDriver, StashError,
 };
 
+use super::group::Group;
 use super::medium::{Medium, Trouble};
 use super::{Pace, lock};
 use typed::{Typed, Wrong};
@@ -114,6 +115,8 @@ pub(crate) struct Place {
     pub(crate) medium: Arc<Medium>,
     /// What the calls of stores wait for that make one at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    /// What they meet in where the medium is asked for several of them together.
+    pub(crate) group: Arc<Group>,
 }
 
 type AdmitStep = Box<dyn Fn(&mut Frontiers, &StashOp) -> Answer<()> + Send + Sync>;
