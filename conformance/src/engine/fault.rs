@@ -45,7 +45,7 @@ where
 /// Many times, each at a place of its own, since what is left without an answer at one is no part of the next: calls
 /// `attempt` with the place, and with the number and the kind of the call to the medium that shall fail. It arms,
 /// disarms, and returns what `disarm` said.
-pub(crate) async fn at_many_places<W, A>(cx: &Cx<W>, mut attempt: A) -> Outcome
+pub(crate) async fn at_many_places<W, A>(cx: &Cx<W>, what: &str, mut attempt: A) -> Outcome
 where
     W: World + ?Sized,
     A: AsyncFnMut(String, u64, FaultKind) -> Result<bool, Stop>,
@@ -62,7 +62,7 @@ where
         let kind = kinds[rng.random_range(0..kinds.len())];
         let below = 1 << rng.random_range(1..=NTH_LOG_MAX);
         let nth = rng.random_range(1..=below);
-        let place = format!("failing/{at}");
+        let place = format!("{what}/{at}");
         cx.log().push(format!("{place}: {kind:?} at call {nth}"));
         met += u64::from(attempt(place, nth, kind).await?);
         if at >= PLACES_MIN && Instant::now() > until {

@@ -162,9 +162,16 @@ where
     let faults = cx.faults()?;
     let mut rng = cx.rng();
     let mut epoch = 0;
-    at_many_places(cx, async |place, nth, kind| {
+    at_many_places(cx, "history", async |place, nth, kind| {
         epoch += 1;
         let driver = open(place).await?;
+        // Half of the places are not empty: what is there already can be lost, or be taken for absent.
+        if rng.random() {
+            for op in script(&mut rng, &format!("{epoch}.first")) {
+                driver.perform(0, &op).await;
+            }
+        }
+        let (_, initial) = read_all(plan, driver.as_ref()).await?;
         let scripts: Vec<Vec<Op>> = (0..plan.clients)
             .map(|client| script(&mut rng, &format!("{epoch}.{client}")))
             .collect();
@@ -180,6 +187,7 @@ where
             made.extend(reads);
         }
         let mut history = History::default();
+        history.initial = initial;
         history.calls = made;
         judge(epoch, &history, plan.model)?;
         Ok(met)

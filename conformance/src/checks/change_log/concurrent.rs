@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use larder_traits::{Change, Classify, ErrorKind, Fault, Outcome as Effect, Step};
 use proptest::prelude::*;
 use proptest::test_runner::TestRng;
@@ -11,7 +12,9 @@ use proptest::test_runner::TestRng;
 use super::{at, change, for_ever, id, object, writer};
 use crate::change_log::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
+use crate::checks::of_the_medium;
 use crate::cx::Cx;
+use crate::engine::fault::at_many_places;
 use crate::engine::lin::{self, Driver, Performed, Plan, Wrong};
 use crate::lin::{Answer, ModelName, Op, Row};
 
@@ -94,6 +97,82 @@ async fn claim_all(handle: &Handle, claimant: u64) -> Result<Vec<Change>, Stop> 
         tokio::task::yield_now().await;
     }
     Ok(all)
+}
+
+/// What one claimant was told, while one of several met a failure.
+#[derive(Default)]
+struct Told {
+    claimed: Vec<Change>,
+    /// Whether a claim may have had an effect that the claimant was not told of.
+    is_unsure: bool,
+}
+
+async fn claim_some(handle: &Handle, claimant: u64) -> Result<Told, Stop> {
+    let mut told = Told::default();
+    for limit in [2, 1, 3] {
+        match handle
+            .try_claim(writer(1_000 + claimant), at(0), limit)
+            .await
+        {
+            Ok(some) => told.claimed.extend(some),
+            Err(e) => {
+                of_the_medium("a claim beside others", &e)?;
+                told.is_unsure |= e.outcome() == Effect::Unknown;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    told.claimed.sort_by_key(|change| change.id);
+    Ok(told)
+}
+
+/// C-1.4 of claims: what a claimant was told to have it has, and nobody else has it.
+async fn claims_failing(cx: &Cx<dyn World>) -> Outcome {
+    const CHANGES: u64 = 10;
+    let faults = cx.faults()?;
+    at_many_places(cx, "claims", async |place, nth, kind| {
+        let (a, b) = cx.open_two(&place).await?;
+        for claimant in 0..=CLAIMANTS {
+            a.renew(writer(1_000 + claimant), for_ever()).await?;
+        }
+        let mut all: Vec<Change> = (0..CHANGES).map(|n| change(n, n % 3)).collect();
+        all.sort_by_key(|change| change.id);
+        for (n, change) in (0..).zip(&all) {
+            // Of several writers, none of whom has a lease.
+            a.record(writer(n % 3), change).await?;
+        }
+        faults.arm(nth, kind);
+        let tasks = (0..CLAIMANTS).map(|claimant| {
+            let handle = [&a, &b][usize::from(claimant % 2 == 0)].clone();
+            tokio::spawn(async move { claim_some(&handle, claimant).await })
+        });
+        let ended = join_all(tasks.collect::<Vec<_>>()).await;
+        let met = faults.disarm();
+        let mut owned: Vec<Change> = Vec::new();
+        for (claimant, told) in (0..).zip(ended) {
+            let told = told.map_err(|e| panicked(&e))??;
+            let has = b.changes(writer(1_000 + claimant)).await?;
+            let lost: Vec<_> = told.claimed.iter().filter(|it| !has.contains(it)).collect();
+            let what = format!("what claimant {claimant} was told to have and has not");
+            cx.require(lost.is_empty(), what, format!("{lost:?}"), "nothing")?;
+            let is_more = has.len() > told.claimed.len() && !told.is_unsure;
+            let what = format!(
+                "what claimant {claimant} has, who was told {:?}",
+                told.claimed
+            );
+            cx.require(!is_more, what, format!("{has:?}"), "the same")?;
+            owned.extend(has);
+        }
+        // Whoever comes next gets the rest, so that each change has one owner.
+        owned.extend(
+            b.claim(writer(1_000 + CLAIMANTS), at(0), usize::MAX)
+                .await?,
+        );
+        owned.sort_by_key(|change| change.id);
+        cx.eq("the changes of all owners", &owned, &all)?;
+        Ok(met)
+    })
+    .await
 }
 
 /// How far the owner came in CL-5.5.
@@ -401,7 +480,8 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         let clients = Clients::open(cx, &place, 2).await?;
         Ok(clients as Arc<dyn Driver>)
     };
-    lin::run_failing(cx, &plan, open, |rng, tag| script(&plan, rng, tag)).await
+    lin::run_failing(cx, &plan, open, |rng, tag| script(&plan, rng, tag)).await?;
+    claims_failing(cx).await
 }
 
 pub(super) async fn cl_6_1(cx: &Cx<dyn World>) -> Outcome {

@@ -50,6 +50,15 @@ const SWAPS: Mix = &[
     (2, Kind::DeleteInline),
 ];
 
+/// Most of all looks at what is there.
+const LOOKS: Mix = &[
+    (60, Kind::Get),
+    (10, Kind::Point),
+    (10, Kind::Move),
+    (15, Kind::Put),
+    (5, Kind::Delete),
+];
+
 const INLINE_PUTS: Mix = &[
     (22, Kind::Get),
     (22, Kind::Point),
@@ -176,9 +185,11 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         let (a, b) = cx.open_two(&place).await?;
         Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
     };
-    let mut made = Made::default();
+    let (mut made, mut scripts) = (Made::default(), 0_u32);
     lin::run_failing(cx, &plan, open, |rng, tag| {
-        script(&plan, SWAPS, &unseen, &mut made, rng, tag)
+        scripts += 1;
+        let mix = if scripts % 12 < 6 { SWAPS } else { LOOKS };
+        script(&plan, mix, &unseen, &mut made, rng, tag)
     })
     .await
 }

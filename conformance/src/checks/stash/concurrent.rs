@@ -339,7 +339,7 @@ async fn read_batches(
 
 pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
     let faults = cx.faults()?;
-    at_many_places(cx, async |place, nth, kind| {
+    at_many_places(cx, "batches", async |place, nth, kind| {
         let mut opener = cx.open(&place).await?;
         let c: Names = opener.collection("c").await?;
         let mut writers = Vec::new();
