@@ -37,8 +37,16 @@ pub(crate) fn of_the_medium(what: &str, e: &dyn Classify) -> Result<(), Stop> {
     Err(Stop::fail(what, describe(e), expected))
 }
 
+/// C-6.5, which each contract whose calls can be dropped runs on clients of its own.
+pub(crate) const fn dropped_neighbours<W: ?Sized>() -> Check<W> {
+    let what = "several calls at the same time of which some are dropped: what the others are told stays true";
+    Check::new("C-6.5", what)
+        .kills("a leader that takes its group along, an old copy put back")
+        .engines(&[Engine::Cancel, Engine::Lin])
+}
+
 /// C-1.4, which each contract runs on clients of its own.
-pub(crate) const fn neighbours<W: ?Sized>() -> Check<W> {
+pub(crate) const fn failing_neighbours<W: ?Sized>() -> Check<W> {
     let what =
         "one of several calls at the same time meets a failure, and each knows what became of it";
     Check::new("C-1.4", what)

@@ -9,6 +9,7 @@ pub(crate) mod fault;
 mod fuse;
 pub(crate) mod kill;
 pub(crate) mod lin;
+pub(crate) mod meeting;
 pub(crate) mod model;
 pub(crate) mod power;
 pub(crate) mod time;

@@ -28,6 +28,14 @@ pub(crate) async fn poll_then_drop<F: Future>(polls: usize, call: F) -> Option<F
     .await
 }
 
+/// The answer of a call that is dropped after so many polls, if it is to be; `None` where it came to none.
+pub(crate) async fn dropped_after<F: Future>(polls: Option<usize>, call: F) -> Option<F::Output> {
+    match polls {
+        None => Some(call.await),
+        Some(polls) => poll_then_drop(polls, call).await,
+    }
+}
+
 /// Calls `attempt` with 0, 1, 2, … polls until it says that the call ran to its end; tells how many drops fell on a
 /// call that was waiting.
 pub(crate) async fn sweep<A, F>(mut attempt: A) -> Result<usize, Stop>

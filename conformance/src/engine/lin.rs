@@ -14,7 +14,8 @@ use proptest::test_runner::TestRng;
 
 use crate::check::{Outcome, Stop, Symptom};
 use crate::cx::Cx;
-use crate::engine::fault::at_many_places;
+use crate::engine::cancel::dropped_after;
+use crate::engine::meeting::{Harm, meetings};
 use crate::fixture::World;
 use crate::lin::{self, Answer, Call, History, Limits, ModelName, Op, Row};
 
@@ -72,6 +73,12 @@ const OVERLAP_PERCENT_MIN: usize = 20;
 /// The largest share of calls without an answer, in percent.
 const UNKNOWN_PERCENT_MAX: usize = 10;
 
+/// The calls of one client, and after how many polls each is dropped, if it is.
+type Script = Vec<(Op, Option<usize>)>;
+
+/// More clients than any plan has.
+const ELSE: u32 = 1_000;
+
 /// How many epochs a check runs at least, however long they take.
 const EPOCHS_MIN: usize = 10;
 
@@ -104,8 +111,11 @@ where
     // Writes without an answer may land in a later epoch, so they stay part of every one that follows.
     let mut open: Vec<Call> = Vec::new();
     for epoch in 0..cx.lin_epochs() {
-        let scripts: Vec<Vec<Op>> = (0..plan.clients)
-            .map(|client| script(&mut rng, &format!("{epoch}.{client}")))
+        let scripts: Vec<Script> = (0..plan.clients)
+            .map(|client| {
+                let ops = script(&mut rng, &format!("{epoch}.{client}"));
+                ops.into_iter().map(|op| (op, None)).collect()
+            })
             .collect();
         let started = Instant::now();
         let mut made = clients(&mut rng, driver, scripts, started).await?;
@@ -144,13 +154,11 @@ where
     Ok(())
 }
 
-/// As [`run`], while one call to the medium fails in each epoch.
-///
-/// Each epoch has a place of its own, which `open` opens, for what was left without an answer in one to be no part of the
-/// next.
-pub(crate) async fn run_failing<W, O, S>(
+/// As [`run`], while something befalls some of the calls of each epoch. Each has a place of its own, which `open` opens.
+pub(crate) async fn run_harmed<W, O, S>(
     cx: &Cx<W>,
     plan: &Plan,
+    harm: Harm,
     mut open: O,
     mut script: S,
 ) -> Outcome
@@ -159,12 +167,11 @@ where
     O: AsyncFnMut(String) -> Result<Arc<dyn Driver>, Stop>,
     S: FnMut(&mut TestRng, &str) -> Vec<Op>,
 {
-    let faults = cx.faults()?;
     let mut rng = cx.rng();
     let mut epoch = 0;
-    at_many_places(cx, "history", async |place, nth, kind| {
+    meetings(cx, "history", harm, async |mut meeting| {
         epoch += 1;
-        let driver = open(place).await?;
+        let driver = open(meeting.place.clone()).await?;
         // Half of the places are not empty: what is there already can be lost, or be taken for absent.
         if rng.random() {
             for op in script(&mut rng, &format!("{epoch}.first")) {
@@ -172,15 +179,18 @@ where
             }
         }
         let (_, initial) = read_all(plan, driver.as_ref()).await?;
-        let scripts: Vec<Vec<Op>> = (0..plan.clients)
-            .map(|client| script(&mut rng, &format!("{epoch}.{client}")))
+        let scripts: Vec<Script> = (0..plan.clients)
+            .map(|client| {
+                let ops = script(&mut rng, &format!("{epoch}.{client}"));
+                ops.into_iter().map(|op| (op, meeting.polls())).collect()
+            })
             .collect();
-        faults.arm(nth, kind);
+        meeting.arm();
         let started = Instant::now();
         let made = clients(&mut rng, &driver, scripts, started).await;
-        let met = faults.disarm();
+        let met = meeting.disarm();
         let mut made = driver.wrong().found().and(made)?;
-        // By the handles of two clients, of which one may have met the failure.
+        // By the handles of two clients, to whom not the same has happened.
         for client in [0, 1] {
             let looked = read_all_since(plan, driver.as_ref(), client, started).await;
             let (reads, _) = driver.wrong().found().and(looked)?;
@@ -249,7 +259,7 @@ fn stamp(since: Instant) -> u64 {
 async fn clients(
     rng: &mut TestRng,
     driver: &Arc<dyn Driver>,
-    scripts: Vec<Vec<Op>>,
+    scripts: Vec<Script>,
     started: Instant,
 ) -> Result<Vec<Call>, Stop> {
     let barrier = Arc::new(tokio::sync::Barrier::new(scripts.len()));
@@ -281,37 +291,46 @@ async fn clients(
 
 async fn client_run(
     client: u32,
-    script: &[Op],
+    script: &[(Op, Option<usize>)],
     pauses: &[(u32, u32)],
     driver: &dyn Driver,
     started: Instant,
 ) -> Vec<Call> {
     let mut made = Vec::new();
-    for (op, (before, inside)) in script.iter().zip(pauses) {
+    let mut dropped = 0;
+    for ((op, polls), (before, inside)) in script.iter().zip(pauses) {
         pause(*before).await;
         let call = stamp(started);
         // A stamp taken early is still before the call, and lets calls overlap that are over in no time.
         pause(*inside).await;
-        let performed = driver.perform(client, op).await;
+        let performed = dropped_after(*polls, driver.perform(client, op)).await;
         let ret = stamp(started);
+        let last = matches!(performed, Some(Performed::Unknown));
+        let is_dropped = performed.is_none();
         let (result, ret) = match performed {
-            Performed::Answered(answer) => (Some(answer), Some(ret)),
-            Performed::Unknown => (None, None),
-            Performed::NotApplied => continue,
+            Some(Performed::Answered(answer)) => (Some(answer), Some(ret)),
+            Some(Performed::Unknown) => (None, None),
+            None if !is_read(op) => (None, None),
+            Some(Performed::NotApplied) | None => continue,
         };
-        let last = result.is_none();
         made.push(Call {
-            client,
+            // Whoever has dropped a call goes on as somebody else, since the call may go on as well.
+            client: client + dropped * ELSE,
             call,
             ret,
             op: op.clone(),
             result,
         });
+        dropped += u32::from(is_dropped);
         if last {
             break;
         }
     }
     made
+}
+
+fn is_read(op: &Op) -> bool {
+    matches!(op, Op::Get { .. } | Op::GetMulti { .. } | Op::List)
 }
 
 /// Lets others run, or time pass: a different mix of calls meets each time.

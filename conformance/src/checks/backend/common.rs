@@ -16,9 +16,10 @@ use super::objects::{chunks, far, id, id_of_len, name};
 use super::{cancel, faults, lin, time, work};
 use crate::backend::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{neighbours, pattern, refused};
+use crate::checks::{dropped_neighbours, failing_neighbours, pattern, refused};
 use crate::cx::{Cx, brief};
 use crate::engine::damage;
+use crate::engine::meeting::Harm;
 use crate::fixture;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -49,7 +50,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-1.3", "error texts and conversions").level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
-    neighbours().run(|cx| Box::pin(lin::c_1_4(cx))),
+    failing_neighbours().run(|cx| Box::pin(lin::harmed(cx, Harm::Failure))),
     Check::new("C-2.1", "a place opened eight times at once is one place")
         .kills("truncating open, private cache")
         .run(|cx| Box::pin(c_2_1(cx))),
@@ -132,6 +133,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
             cancel::queued(cx, &a, &b).await
         })
     }),
+    dropped_neighbours().run(|cx| Box::pin(lin::harmed(cx, Harm::Drop))),
 ];
 
 /// The names of eight handles.

@@ -21,6 +21,7 @@ use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, brief};
 use crate::engine::lin::{self, Driver, Performed, Plan, Wrong, register_script};
+use crate::engine::meeting::Harm;
 use crate::lin::{self as history, ModelName, NewRow, Op};
 use crate::model::high_volume::Row;
 
@@ -216,8 +217,8 @@ pub(super) async fn registers(cx: &Cx<dyn World>) -> Outcome {
     Ok(())
 }
 
-/// C-1.4.
-pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+/// C-1.4 and C-6.5.
+pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let plan = Plan {
         model: ModelName::Register,
         clients: 4,
@@ -228,7 +229,10 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         let (a, b) = cx.open_two(&place).await?;
         Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
     };
-    lin::run_failing(cx, &plan, open, |rng, tag| register_script(&plan, rng, tag)).await
+    lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
+        register_script(&plan, rng, tag)
+    })
+    .await
 }
 
 /// What the readers of BK-1.3 have seen.

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{neighbours, pattern, refused};
+use crate::checks::{dropped_neighbours, failing_neighbours, pattern, refused};
 use crate::cx::Cx;
 use crate::engine::damage;
+use crate::engine::meeting::Harm;
 use crate::model::blob_multi::Blobs;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -43,7 +44,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
-    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
+    failing_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Failure))),
     Check::new(
         "C-2.1",
         "a place opened 8 times at once, written through each, read through all",
@@ -113,6 +114,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("lost wake-up")
     .engines(&[Engine::Cancel])
     .run(|cx| Box::pin(drops::c_6_4(cx))),
+    dropped_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Drop))),
 ];
 
 async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {

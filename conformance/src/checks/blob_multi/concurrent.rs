@@ -20,6 +20,7 @@ use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
 use crate::cx::{Cx, show};
 use crate::engine::lin::{self, Driver, Performed, Plan, Wrong};
+use crate::engine::meeting::Harm;
 use crate::lin::{Answer, ModelName, Op, Row};
 use crate::seed::hash;
 
@@ -184,14 +185,14 @@ fn plan(model: ModelName, clients: u32, keys: &[&str]) -> Plan {
     }
 }
 
-pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let mut plan = plan(ModelName::Register, 4, &["k", "k/x"]);
     plan.calls = 6;
     let open = async |place: String| {
         let clients = Blobs::open(cx, &place, 2).await?;
         Ok(clients as Arc<dyn Driver>)
     };
-    lin::run_failing(cx, &plan, open, |rng, tag| {
+    lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
         lin::register_script(&plan, rng, tag)
     })
     .await

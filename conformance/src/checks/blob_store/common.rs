@@ -10,7 +10,7 @@ use super::content::{Content, filled, frame, own_frame};
 use super::{failing, guid, reads, threads, work};
 use crate::blob_store::{Batch, World};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
-use crate::checks::neighbours;
+use crate::checks::failing_neighbours;
 use crate::cx::Cx;
 use crate::engine::damage;
 
@@ -36,7 +36,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
-    neighbours().run(|cx| Box::pin(threads::c_1_4(cx))),
+    failing_neighbours().run(|cx| Box::pin(threads::c_1_4(cx))),
     Check::new(
         "C-2.1",
         "eight handles opened at once each see what all of them wrote",

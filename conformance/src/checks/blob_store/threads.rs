@@ -18,6 +18,7 @@ use crate::blob_store::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::cx::Cx;
 use crate::engine::lin::{self, Driver, Performed, Plan, Wrong};
+use crate::engine::meeting::Harm;
 use crate::lin::{Answer, ModelName, Op, Row};
 use crate::profile::Profile;
 
@@ -539,7 +540,7 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         Ok(clients as Arc<dyn Driver>)
     };
     let mut next = 0;
-    lin::run_failing(cx, &plan, open, |rng, _tag| {
+    lin::run_harmed(cx, &plan, Harm::Failure, open, |rng, _tag| {
         script(&plan, rng, &mut next, shares)
     })
     .await

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::change_log::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{ended, neighbours};
+use crate::checks::{dropped_neighbours, ended, failing_neighbours};
 use crate::cx::Cx;
 use crate::engine::damage;
+use crate::engine::meeting::Harm;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -37,7 +38,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
-    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
+    failing_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Failure))),
     Check::new(
         "C-2.1",
         "eight handles opened at once each see what all of them recorded",
@@ -107,6 +108,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("lost wake-up")
     .engines(&[Engine::Cancel])
     .run(|cx| Box::pin(dropped::c_6_4(cx))),
+    dropped_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Drop))),
 ];
 
 async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {

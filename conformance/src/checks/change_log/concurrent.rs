@@ -14,8 +14,9 @@ use crate::change_log::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::of_the_medium;
 use crate::cx::Cx;
-use crate::engine::fault::at_many_places;
+use crate::engine::cancel::dropped_after;
 use crate::engine::lin::{self, Driver, Performed, Plan, Wrong};
+use crate::engine::meeting::{Harm, meetings};
 use crate::lin::{Answer, ModelName, Op, Row};
 
 /// Those who claim at once in CL-5.4.
@@ -107,18 +108,22 @@ struct Told {
     is_unsure: bool,
 }
 
-async fn claim_some(handle: &Handle, claimant: u64) -> Result<Told, Stop> {
+/// Claims so many at a time, and drops each claim after so many polls if it is to be dropped.
+async fn claim_some(
+    handle: &Handle,
+    claimant: u64,
+    claims: [(usize, Option<usize>); 3],
+) -> Result<Told, Stop> {
     let mut told = Told::default();
-    for limit in [2, 1, 3] {
-        match handle
-            .try_claim(writer(1_000 + claimant), at(0), limit)
-            .await
-        {
-            Ok(some) => told.claimed.extend(some),
-            Err(e) => {
+    for (limit, polls) in claims {
+        let claim = handle.try_claim(writer(1_000 + claimant), at(0), limit);
+        match dropped_after(polls, claim).await {
+            Some(Ok(some)) => told.claimed.extend(some),
+            Some(Err(e)) => {
                 of_the_medium("a claim beside others", &e)?;
                 told.is_unsure |= e.outcome() == Effect::Unknown;
             }
+            None => told.is_unsure = true,
         }
         tokio::task::yield_now().await;
     }
@@ -126,12 +131,11 @@ async fn claim_some(handle: &Handle, claimant: u64) -> Result<Told, Stop> {
     Ok(told)
 }
 
-/// C-1.4 of claims: what a claimant was told to have it has, and nobody else has it.
-async fn claims_failing(cx: &Cx<dyn World>) -> Outcome {
+/// C-1.4 and C-6.5 of claims: what a claimant was told to have it has, and nobody else has it.
+async fn claims_harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     const CHANGES: u64 = 10;
-    let faults = cx.faults()?;
-    at_many_places(cx, "claims", async |place, nth, kind| {
-        let (a, b) = cx.open_two(&place).await?;
+    meetings(cx, "claims", harm, async |mut meeting| {
+        let (a, b) = cx.open_two(&meeting.place).await?;
         for claimant in 0..=CLAIMANTS {
             a.renew(writer(1_000 + claimant), for_ever()).await?;
         }
@@ -141,13 +145,17 @@ async fn claims_failing(cx: &Cx<dyn World>) -> Outcome {
             // Of several writers, none of whom has a lease.
             a.record(writer(n % 3), change).await?;
         }
-        faults.arm(nth, kind);
-        let tasks = (0..CLAIMANTS).map(|claimant| {
+        meeting.arm();
+        let mut tasks = Vec::new();
+        for claimant in 0..CLAIMANTS {
             let handle = [&a, &b][usize::from(claimant % 2 == 0)].clone();
-            tokio::spawn(async move { claim_some(&handle, claimant).await })
-        });
-        let ended = join_all(tasks.collect::<Vec<_>>()).await;
-        let met = faults.disarm();
+            let claims = [2, 1, 3].map(|limit| (limit, meeting.polls()));
+            tasks.push(tokio::spawn(async move {
+                claim_some(&handle, claimant, claims).await
+            }));
+        }
+        let ended = join_all(tasks).await;
+        let met = meeting.disarm();
         let mut owned: Vec<Change> = Vec::new();
         for (claimant, told) in (0..).zip(ended) {
             let told = told.map_err(|e| panicked(&e))??;
@@ -474,14 +482,14 @@ fn plan(calls: usize) -> Plan {
     }
 }
 
-pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let plan = plan(6);
     let open = async |place: String| {
         let clients = Clients::open(cx, &place, 2).await?;
         Ok(clients as Arc<dyn Driver>)
     };
-    lin::run_failing(cx, &plan, open, |rng, tag| script(&plan, rng, tag)).await?;
-    claims_failing(cx).await
+    lin::run_harmed(cx, &plan, harm, open, |rng, tag| script(&plan, rng, tag)).await?;
+    claims_harmed(cx, harm).await
 }
 
 pub(super) async fn cl_6_1(cx: &Cx<dyn World>) -> Outcome {

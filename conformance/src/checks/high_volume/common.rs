@@ -14,9 +14,10 @@ use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::backend::common as plain;
 use crate::checks::backend::objects::{far, id_of_len, name};
 use crate::checks::backend::{cancel, faults, time, work};
-use crate::checks::{neighbours, pattern, refused};
+use crate::checks::{dropped_neighbours, failing_neighbours, pattern, refused};
 use crate::cx::{Cx, brief};
 use crate::engine::damage;
+use crate::engine::meeting::Harm;
 use crate::engine::work::Crew;
 use crate::high_volume::{Handle, World};
 use crate::model::high_volume::Row;
@@ -49,7 +50,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("C-1.3", "error texts and conversions").level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
-    neighbours().run(|cx| Box::pin(lin::c_1_4(cx))),
+    failing_neighbours().run(|cx| Box::pin(lin::harmed(cx, Harm::Failure))),
     Check::new("C-2.1", "a place opened eight times at once is one place")
         .kills("truncating open, private cache")
         .run(|cx| Box::pin(c_2_1(cx))),
@@ -132,6 +133,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
             cancel::queued(cx, &a, &b).await
         })
     }),
+    dropped_neighbours().run(|cx| Box::pin(lin::harmed(cx, Harm::Drop))),
 ];
 
 fn to(key: &str) -> Tombstone {

@@ -9,6 +9,7 @@ use crate::check::Outcome;
 use crate::checks::backend::lin::Rows;
 use crate::cx::Cx;
 use crate::engine::lin::{self, Driver, Plan};
+use crate::engine::meeting::Harm;
 use crate::high_volume::{Handle, World};
 use crate::lin::{ModelName, NewRow, Op};
 
@@ -171,8 +172,8 @@ fn script(
     ops
 }
 
-/// C-1.4.
-pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+/// C-1.4 and C-6.5.
+pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let plan = Plan {
         model: ModelName::Cas,
         clients: 4,
@@ -186,7 +187,7 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
     };
     let (mut made, mut scripts) = (Made::default(), 0_u32);
-    lin::run_failing(cx, &plan, open, |rng, tag| {
+    lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
         scripts += 1;
         let mix = if scripts % 12 < 6 { SWAPS } else { LOOKS };
         script(&plan, mix, &unseen, &mut made, rng, tag)

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 
 use super::{bytes, concurrent, dropped, ends, failing, invalid, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{ended, neighbours, pattern};
+use crate::checks::{dropped_neighbours, ended, failing_neighbours, pattern};
 use crate::cx::Cx;
 use crate::engine::damage;
+use crate::engine::meeting::Harm;
 use crate::kv_client::World;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -35,7 +36,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
-    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
+    failing_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Failure))),
     Check::new(
         "C-2.1",
         "eight handles opened at once each see what all of them wrote",
@@ -107,6 +108,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("lost wake-up")
     .engines(&[Engine::Cancel])
     .run(|cx| Box::pin(dropped::c_6_4(cx))),
+    dropped_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Drop))),
 ];
 
 /// How many handles are opened at once.

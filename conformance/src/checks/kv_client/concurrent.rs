@@ -11,6 +11,7 @@ use super::clients::Clients;
 use crate::check::{Outcome, Stop};
 use crate::cx::Cx;
 use crate::engine::lin::{self, Driver, Performed, Plan};
+use crate::engine::meeting::Harm;
 use crate::engine::time;
 use crate::kv_client::World;
 use crate::lin::{Call, History, Limits, ModelName, Op, Ttl, Verdict, check};
@@ -46,7 +47,7 @@ pub(super) async fn kv_7_1(cx: &Cx<dyn World>) -> Outcome {
     Ok(())
 }
 
-pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
+pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let plan = Plan {
         model: ModelName::Register,
         clients: 4,
@@ -57,7 +58,7 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         let clients = Clients::open(cx, &place, 2).await?;
         Ok(clients as Arc<dyn Driver>)
     };
-    lin::run_failing(cx, &plan, open, |rng, tag| {
+    lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
         lin::register_script(&plan, rng, tag)
     })
     .await

@@ -10,9 +10,10 @@ use proptest::prelude::*;
 
 use super::{Names, at, both_read, concurrent, drops, empty, faults, row, work};
 use crate::check::{Check, Engine, Level, Outcome};
-use crate::checks::{neighbours, refused};
+use crate::checks::{dropped_neighbours, failing_neighbours, refused};
 use crate::cx::Cx;
 use crate::engine::damage;
+use crate::engine::meeting::Harm;
 use crate::stash::{Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -38,7 +39,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Untestable(
         "a source rule, held by the repository's own tidy check",
     )),
-    neighbours().run(|cx| Box::pin(concurrent::c_1_4(cx))),
+    failing_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Failure))),
     Check::new(
         "C-2.1",
         "opened 8 times at once, written through each, read through all",
@@ -110,6 +111,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("lost wake-up")
     .engines(&[Engine::Cancel])
     .run(|cx| Box::pin(drops::c_6_4(cx))),
+    dropped_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Drop))),
 ];
 
 async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {

@@ -1,4 +1,4 @@
-//! C-1.4 and ST-9.2: calls that meet. The checks stand in the tables of their clauses.
+//! C-1.4, C-6.5 and ST-9.2: calls that meet. The checks stand in the tables of their clauses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,7 +15,8 @@ use super::{Names, at, row};
 use crate::check::{Outcome, Stop};
 use crate::checks::of_the_medium;
 use crate::cx::Cx;
-use crate::engine::fault::at_many_places;
+use crate::engine::cancel::dropped_after;
+use crate::engine::meeting::{Harm, meetings};
 use crate::stash::{Handle, World};
 
 /// The least share of the reads that must have met a running write, in percent.
@@ -237,6 +238,9 @@ struct Batches {
     seen: BTreeSet<String>,
 }
 
+/// The batches of one writer.
+const BATCHES: usize = 5;
+
 /// The rows of a batch, of which any is there if all are.
 const ROWS: usize = 3;
 
@@ -292,17 +296,20 @@ async fn write_batches(
     mut handle: Handle,
     c: Names,
     n: usize,
+    polls: [Option<usize>; BATCHES],
     (batches, start): (Arc<Mutex<Batches>>, Arc<Barrier>),
     at_work: Arc<()>,
 ) -> Outcome {
-    const BATCHES: usize = 5;
     start.wait().await;
-    for at in 0..BATCHES {
+    for (at, polls) in polls.into_iter().enumerate() {
         let name = format!("{n}.{at}");
         let rows = (0..ROWS).map(|value| row(&name, &value.to_string(), 0, 1));
-        match handle.update_many(c, rows.collect()).await {
-            Ok(()) => drop(locked(&batches).acked.insert(name)),
-            Err(e) => {
+        let update = handle.update_many(c, rows.collect());
+        match dropped_after(polls, update).await {
+            // It may be there by now, come later, or never come.
+            None => {}
+            Some(Ok(())) => drop(locked(&batches).acked.insert(name)),
+            Some(Err(e)) => {
                 of_the_medium(&format!("update_many of {name}"), &e)?;
                 if e.outcome() == Effect::NotApplied {
                     locked(&batches).refused.insert(name);
@@ -337,9 +344,9 @@ async fn read_batches(
     Ok(())
 }
 
-pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
-    let faults = cx.faults()?;
-    at_many_places(cx, "batches", async |place, nth, kind| {
+pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
+    meetings(cx, "batches", harm, async |mut meeting| {
+        let place = meeting.place.clone();
         let mut opener = cx.open(&place).await?;
         let c: Names = opener.collection("c").await?;
         let mut writers = Vec::new();
@@ -350,17 +357,18 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         let batches = Arc::<Mutex<Batches>>::default();
         let start = Arc::new(Barrier::new(writers.len() + 1));
         let at_work = Arc::new(());
-        faults.arm(nth, kind);
+        meeting.arm();
         let share = || (Arc::clone(&batches), Arc::clone(&start));
         let reading = read_batches(reader, c, share(), Arc::downgrade(&at_work));
         let mut tasks = vec![tokio::spawn(reading)];
         for (n, writer) in writers.into_iter().enumerate() {
-            let writing = write_batches(writer, c, n, share(), Arc::clone(&at_work));
+            let polls = [(); BATCHES].map(|()| meeting.polls());
+            let writing = write_batches(writer, c, n, polls, share(), Arc::clone(&at_work));
             tasks.push(tokio::spawn(writing));
         }
         drop(at_work);
         let ended = join(tasks).await;
-        let met = faults.disarm();
+        let met = meeting.disarm();
         ended?;
         let what = "iter after writers of whom one failed";
         let found = whole(what, &opener.iter(c).await?)?;
