@@ -459,6 +459,21 @@ fn keys() -> Vec<Benign> {
                 .boxed()
             }));
         }),
+        // The one that leads a group may be dropped: nothing is done yet, and one of those who wait leads on.
+        b("hands-over-the-lead", CAPS, |s| {
+            s.slow_write = Some(Box::new(|place, key, value, ttl| {
+                async move {
+                    let there = Arc::clone(&place);
+                    let write = move || {
+                        let _step = lock(&there.step);
+                        there.write(&key, value.clone(), ttl);
+                    };
+                    let ended = place.group.join_led(&place.medium, |_| {}, write);
+                    ended.await.map_err(|trouble| trouble.at_commit().into())
+                }
+                .boxed()
+            }));
+        }),
         b(
             "empty-key-refused",
             CAPS.with_kv_client(CAPS.kv_client.with_empty_key(false)),

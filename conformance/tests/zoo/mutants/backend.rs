@@ -16,6 +16,7 @@ use crate::reference::high_volume::{
 };
 use crate::reference::lock;
 
+mod bystanders;
 mod neighbours;
 
 /// Long objects are what plain backends are for.
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         metadata(),
         deletes(),
         handles(),
+        bystanders::bystanders(),
         neighbours::neighbours(),
     ]
     .into_iter()

@@ -9,6 +9,7 @@ use super::Mutant;
 use crate::reference::blob_multi::{Bend, CAPS, invalid, suite};
 use crate::reference::lock;
 
+mod bystanders;
 mod concurrent;
 mod dropped;
 mod failing;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         handles::deadlines(),
         concurrent::concurrent(),
         dropped::dropped(),
+        bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
     ]

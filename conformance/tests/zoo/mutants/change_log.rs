@@ -6,6 +6,7 @@ use larder_traits::{Change, ChangeId, ObjectId, Scope, Step, WriterId};
 use super::Mutant;
 use crate::reference::change_log::{Bend, CAPS, RecordStep, Store, suite};
 
+mod bystanders;
 mod claims;
 mod concurrent;
 mod dropped;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         handles::handles(),
         concurrent::concurrent(),
         dropped::dropped(),
+        bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
     ]

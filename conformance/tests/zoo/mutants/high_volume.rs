@@ -18,6 +18,7 @@ use crate::reference::high_volume::{
 };
 use crate::reference::lock;
 
+mod bystanders;
 mod concurrent;
 mod dropped;
 mod expiry;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bounds(),
         concurrent::concurrent(),
         dropped::dropped(),
+        bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
         timed::timed(),

@@ -12,6 +12,7 @@ use super::Mutant;
 use crate::reference::kv_client::{Bend, CAPS, Call, admit, invalid, suite};
 use crate::reference::lock;
 
+mod bystanders;
 mod concurrent;
 mod dropped;
 mod failing;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         time_to_live::time_to_live(),
         concurrent::concurrent(),
         dropped::dropped(),
+        bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
         timed::timed(),

@@ -13,6 +13,7 @@ use crate::reference::lock;
 use crate::reference::stash::typed::Wrong;
 use crate::reference::stash::{Bend, CAPS, apply, suite};
 
+mod bystanders;
 mod concurrent;
 mod dropped;
 mod failing;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bounds(),
         concurrent::concurrent(),
         dropped::dropped(),
+        bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
     ]

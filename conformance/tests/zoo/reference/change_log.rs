@@ -119,6 +119,10 @@ pub(crate) struct Log {
     pub(crate) book: Book,
     /// A mutant's own memory.
     pub(crate) notes: Book,
+    /// The records that wait to be written, with their tickets, in a log that writes several together.
+    pub(crate) laid: Vec<(u64, WriterId, Change)>,
+    /// What became of those that were written, by their tickets.
+    pub(crate) told: BTreeMap<u64, Answer<()>>,
     pub(crate) counter: u64,
 }
 

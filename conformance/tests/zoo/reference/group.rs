@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::medium::{Medium, Trouble};
-use super::{gap, lock};
+use super::{Due, gap, lock};
 
 /// What a member wants done: once, or again where a group is tried again.
 pub(crate) type Effect = Box<dyn FnMut() + Send>;
@@ -29,9 +29,27 @@ pub(crate) fn as_one(
     .boxed()
 }
 
-struct Member {
+/// What becomes of those who wait, where the one that leads them is dropped.
+pub(crate) type Left = fn(&mut Vec<Member>);
+
+pub(crate) struct Member {
     effect: Effect,
     told: oneshot::Sender<Ended>,
+}
+
+impl Member {
+    pub(crate) fn carry_out(&mut self) {
+        (self.effect)();
+    }
+
+    pub(crate) fn tell(self, ended: Ended) {
+        tell(self.told, ended);
+    }
+}
+
+fn tell(member: oneshot::Sender<Ended>, ended: Ended) {
+    // Who was dropped meanwhile asks no more.
+    let _is_gone = member.send(ended).is_err();
 }
 
 #[derive(Default)]
@@ -43,7 +61,11 @@ struct Waiting {
 
 /// One for all handles of a place.
 #[derive(Default)]
-pub(crate) struct Group(Mutex<Waiting>);
+pub(crate) struct Group {
+    waiting: Mutex<Waiting>,
+    /// Held by the one that leads the others, where it is one of them.
+    lead: tokio::sync::Mutex<()>,
+}
 
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,7 +84,7 @@ impl Group {
         let (told, ended) = oneshot::channel();
         let effect: Effect = Box::new(effect);
         let leads = {
-            let mut waiting = lock(&self.0);
+            let mut waiting = lock(&self.waiting);
             waiting.members.push(Member { effect, told });
             !std::mem::replace(&mut waiting.is_led, true)
         };
@@ -79,7 +101,7 @@ impl Group {
         loop {
             gap().await;
             let members = {
-                let mut waiting = lock(&self.0);
+                let mut waiting = lock(&self.waiting);
                 waiting.is_led = !waiting.members.is_empty();
                 std::mem::take(&mut waiting.members)
             };
@@ -93,9 +115,42 @@ impl Group {
             }
             let ended = together(Arc::clone(&medium), effects).await;
             for (told, ended) in told.into_iter().zip(ended) {
-                // Who was dropped meanwhile asks no more.
-                let _is_gone = told.send(ended).is_err();
+                tell(told, ended);
             }
         }
+    }
+
+    /// The same, led by one of those who wait. If that is dropped, and `left` leaves others waiting, one of them leads.
+    pub(crate) async fn join_led(
+        &self,
+        medium: &Arc<Medium>,
+        left: Left,
+        effect: impl FnMut() + Send + 'static,
+    ) -> Ended {
+        let (told, mut ended) = oneshot::channel();
+        let effect: Effect = Box::new(effect);
+        lock(&self.waiting).members.push(Member { effect, told });
+        let _lead = tokio::select! {
+            biased;
+            ended = &mut ended => return ended.unwrap_or(Err(Trouble::Lost)),
+            lead = self.lead.lock() => lead,
+        };
+        let leaves = Due::new(|| {
+            let mut waiting = lock(&self.waiting);
+            waiting.members.retain(|it| !it.told.is_closed());
+            left(&mut waiting.members);
+        });
+        // Where this is dropped, its own end is so first: it is not one of those who wait.
+        let ended = ended;
+        gap().await;
+        let members = std::mem::take(&mut lock(&self.waiting).members);
+        leaves.call_off();
+        let members = members.into_iter().filter(|it| !it.told.is_closed());
+        let (effects, told): (Vec<_>, Vec<_>) = members.map(|it| (it.effect, it.told)).unzip();
+        let done = as_one(Arc::clone(medium), effects).await;
+        for (told, done) in told.into_iter().zip(done) {
+            tell(told, done);
+        }
+        ended.await.unwrap_or(Err(Trouble::Lost))
     }
 }

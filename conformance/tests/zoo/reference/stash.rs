@@ -109,6 +109,8 @@ impl State {
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     pub(crate) state: Mutex<State>,
+    /// A mutant's own memory.
+    pub(crate) notes: Mutex<BTreeMap<u64, Vec<StashOp>>>,
     pub(crate) counter: AtomicU64,
     /// How often it was opened exclusively; the handles from before are fenced.
     pub(crate) epoch: AtomicU64,
