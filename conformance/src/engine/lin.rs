@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use larder_traits::LateLanding;
 use proptest::prelude::*;
 use proptest::test_runner::TestRng;
 
@@ -200,9 +201,65 @@ where
         history.initial = initial;
         history.calls = made;
         judge(epoch, &history, plan.model)?;
+        if harm == Harm::Drop && cx.caps.late_landing == LateLanding::Fenced {
+            fenced(epoch, &history, plan)?;
+        }
         Ok(met)
     })
     .await
+}
+
+/// Fails unless each call that was dropped had its effect before every write that was made later, or had none (C-6).
+///
+/// A read that was made later may still come first. Of those only the last ones are held against the writes: once they
+/// were made, nothing else was.
+fn fenced(epoch: usize, history: &History, plan: &Plan) -> Outcome {
+    /// Of more that were dropped at one place not all ways in which they may have ended are tried.
+    const DROPPED_MAX: usize = 8;
+    let is_dropped = |call: &Call| call.result.is_none() && call.ret.is_some();
+    let mut history = history.clone();
+    let last = history
+        .calls
+        .split_off(history.calls.len() - plan.keys.len());
+    let dropped: Vec<_> = history.calls.iter().filter(|it| is_dropped(it)).collect();
+    let (first, dropped) = (dropped.iter().filter_map(|it| it.ret).min(), dropped.len());
+    let Some(first) = first.filter(|_| dropped <= DROPPED_MAX) else {
+        return Ok(());
+    };
+    history
+        .calls
+        .retain(|it| !is_read(&it.op) || it.call < first);
+    history.calls.extend(last);
+    for ways in 0..1_u32 << dropped {
+        let mut nth = 0;
+        let mut told = history.clone();
+        told.calls.retain_mut(|call| {
+            if !is_dropped(call) {
+                return true;
+            }
+            nth += 1;
+            call.result = Some(match call.op {
+                Op::CompareAndWrite { .. } => Answer::Swapped(true),
+                Op::PutNonTombstone { .. } | Op::DeleteNonTombstone { .. } => Answer::Blocked(None),
+                _ => Answer::Done,
+            });
+            ways & 1 << (nth - 1) != 0
+        });
+        if judge(epoch, &told, plan.model).is_ok() {
+            return Ok(());
+        }
+    }
+    let mut saved = Vec::new();
+    let mut stop = Stop::fail(
+        format!("the calls of epoch {epoch}, made at the same time"),
+        "answers that are explained only if a dropped call had its effect after a later write",
+        "what is declared: that it had its effect before each write that was made later, or had none",
+    );
+    if let (Stop::Fail(failure), Ok(())) = (&mut stop, history.write(&mut saved)) {
+        let text = String::from_utf8_lossy(&saved);
+        failure.history = text.lines().map(str::to_owned).collect();
+    }
+    Err(stop)
 }
 
 /// Fails unless there is an order of the calls.
@@ -310,7 +367,7 @@ async fn client_run(
         let (result, ret) = match performed {
             Some(Performed::Answered(answer)) => (Some(answer), Some(ret)),
             Some(Performed::Unknown) => (None, None),
-            None if !is_read(op) => (None, None),
+            None if !is_read(op) => (None, Some(ret)),
             Some(Performed::NotApplied) | None => continue,
         };
         made.push(Call {

@@ -454,15 +454,16 @@ impl Driver for Clients {
     }
 }
 
-fn script(plan: &Plan, rng: &mut TestRng, tag: &str) -> Vec<Op> {
+/// So many reads in a hundred calls, few completions, and records.
+fn script(plan: &Plan, reads: u32, rng: &mut TestRng, tag: &str) -> Vec<Op> {
     (0..plan.calls)
         .map(|at| {
             let key = plan.keys[rng.random_range(0..plan.keys.len())].clone();
             match rng.random_range(0..100) {
-                0..45 => Op::GetMulti {
+                dice if dice < reads => Op::GetMulti {
                     keys: plan.keys.clone(),
                 },
-                45..88 => Op::Set {
+                0..88 => Op::Set {
                     key,
                     value: format!("{tag}.{at}"),
                     ttl: None,
@@ -473,30 +474,33 @@ fn script(plan: &Plan, rng: &mut TestRng, tag: &str) -> Vec<Op> {
         .collect()
 }
 
-fn plan(calls: usize) -> Plan {
+fn plan(clients: u32, calls: usize) -> Plan {
     Plan {
         model: ModelName::Map,
-        clients: 3,
+        clients,
         calls,
         keys: (0..3).map(|n| format!("k{n}")).collect(),
     }
 }
 
 pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
-    let plan = plan(6);
+    let plan = plan(4, 6);
     let open = async |place: String| {
         let clients = Clients::open(cx, &place, 2).await?;
         Ok(clients as Arc<dyn Driver>)
     };
-    lin::run_harmed(cx, &plan, harm, open, |rng, tag| script(&plan, rng, tag)).await?;
+    lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
+        script(&plan, 25, rng, tag)
+    })
+    .await?;
     claims_harmed(cx, harm).await
 }
 
 pub(super) async fn cl_6_1(cx: &Cx<dyn World>) -> Outcome {
-    let plan = plan(12);
+    let plan = plan(3, 12);
     for (place, count) in [("one", 1), ("each", 3)] {
         let clients = Clients::open(cx, place, count).await?;
-        lin::run(cx, &plan, clients, |rng, tag| script(&plan, rng, tag)).await?;
+        lin::run(cx, &plan, clients, |rng, tag| script(&plan, 45, rng, tag)).await?;
     }
     Ok(())
 }

@@ -60,6 +60,15 @@ const LOOKS: Mix = &[
     (5, Kind::Delete),
 ];
 
+/// Writes that take no notice of what is there, but for a redirect.
+const WRITES: Mix = &[
+    (20, Kind::Get),
+    (60, Kind::PutInline),
+    (10, Kind::DeleteInline),
+    (5, Kind::Put),
+    (5, Kind::Delete),
+];
+
 const INLINE_PUTS: Mix = &[
     (22, Kind::Get),
     (22, Kind::Point),
@@ -186,10 +195,12 @@ pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
         let (a, b) = cx.open_two(&place).await?;
         Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
     };
-    let (mut made, mut scripts) = (Made::default(), 0_u32);
+    let mut made = Made::default();
     lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
-        scripts += 1;
-        let mix = if scripts % 12 < 6 { SWAPS } else { LOOKS };
+        // Another mix in each epoch, and one for all its clients.
+        let mixes = [SWAPS, LOOKS, WRITES];
+        let epoch = tag.split('.').next().and_then(|epoch| epoch.parse().ok());
+        let mix = mixes[epoch.unwrap_or(0_usize) % mixes.len()];
         script(&plan, mix, &unseen, &mut made, rng, tag)
     })
     .await
