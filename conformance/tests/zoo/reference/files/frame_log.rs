@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, blob_store};
 use larder_traits::{
@@ -166,6 +167,8 @@ impl Store {
         };
         if self.flaw == CutFlaw::CutEarly {
             cut()?;
+            // As long as many more frames would take.
+            std::thread::sleep(Duration::from_millis(3));
         }
         let (fresh, frames) = (
             self.log.with_extension("fresh"),
