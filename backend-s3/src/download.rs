@@ -29,6 +29,8 @@ pub(crate) struct Opened {
     pub(crate) total: u64,
     pub(crate) mark: Option<Mark>,
     pub(crate) body: ByteStream,
+    /// Whether more of the object follows in the body than what `range` says.
+    goes_on: bool,
 }
 
 /// What a request for a part came to.
@@ -170,6 +172,7 @@ impl Wire {
             range: found,
             total,
             body: ByteStream::new(self.config.checksums.checked(answer)),
+            goes_on: false,
         }))
     }
 
@@ -263,24 +266,29 @@ impl Wire {
         range: Range<u64>,
         part_len: u64,
     ) -> Result<Part, Failure> {
-        let from_start = range.start == 0;
-        if from_start && range.end == u64::MAX {
-            // Most objects are no longer than a part, and servers have more to do where a range is asked for. Of a longer
-            // one the rest is left where it is, and the connection with it.
-            let mut part = self.open_whole(name).await?;
-            if let Part::There(opened) = &mut part {
-                opened.range.end = opened.range.end.min(part_len);
-            }
-            return Ok(part);
-        }
+        let is_whole = range == (0..u64::MAX);
+        // Most objects are no longer than a part, and servers have more to do where a range is asked for. Of a longer one
+        // the rest would be left where it is, its connection with it, and all that the server had at hand by then.
+        let as_one = is_whole && (part_len == u64::MAX || !self.expects_long());
         let wanted = range.start..range.end.min(range.start.saturating_add(part_len));
-        let part = self.open_part(name, Some(wanted), None).await?;
-        if !matches!(part, Part::Beyond) || !from_start {
-            return Ok(part);
+        let mut part = if as_one {
+            self.open_whole(name).await?
+        } else {
+            self.open_part(name, Some(wanted.clone()), None).await?
+        };
+        if range.start == 0 && matches!(part, Part::Beyond) {
+            // That should be an empty object. The refusal says nothing of its checksum, and without that an object that
+            // has lost all its bytes would pass for an empty one.
+            part = self.open_whole(name).await?;
         }
-        // That should be an empty object. The refusal says nothing of its checksum, and without that an object that has
-        // lost all its bytes would pass for an empty one.
-        self.open_whole(name).await
+        if is_whole && let Part::There(opened) = &mut part {
+            self.found_long(opened.total > self.config.part_len_bytes);
+            if as_one && opened.range.end > wanted.end {
+                opened.range.end = wanted.end;
+                opened.goes_on = true;
+            }
+        }
+        Ok(part)
     }
 
     /// Asks for an object without a range, so that no range can be refused.
@@ -307,7 +315,7 @@ impl Wire {
         let chunk_len = usize::try_from(part_len).unwrap_or(usize::MAX);
         let (head, tail) = buffer.split_at_mut(first_len);
         let (etag, start) = (opened.etag, opened.range.end);
-        let first = self.attempt(part_len, read_up_to(opened.body, head));
+        let first = self.attempt(part_len, read_into(opened.body, head, opened.goes_on));
         let fan_out = self.config.fan_out_max.get();
         let etag = etag.as_str();
         let parts = (start..end).step_by(usize::try_from(part_len).unwrap_or(usize::MAX));
@@ -340,7 +348,7 @@ impl Wire {
                     .await?
                 {
                     Part::There(opened) if opened.range == wanted => {
-                        read_into(opened.body, chunk).await
+                        read_into(opened.body, chunk, false).await
                     }
                     Part::There(_) => Err(Failure::garbled("more than was asked for")),
                     Part::Absent | Part::Beyond => Err(changed()),
@@ -426,29 +434,26 @@ pub(crate) async fn read_small(mut body: ByteStream, len: u64) -> Result<Value, 
     Ok(Value::Many(many))
 }
 
-/// Fills `chunk` with the beginning of the body, of which the rest is left where it is.
-async fn read_up_to(mut body: ByteStream, mut chunk: &mut [u8]) -> Result<(), Failure> {
-    while !chunk.is_empty() {
-        let Some(bytes) = body.next().await else {
-            return Err(Failure::garbled("a body that is too short"));
-        };
-        let bytes = bytes.map_err(|e| Failure::garbled(format!("a body that broke off: {e}")))?;
-        let (filled, rest) = chunk.split_at_mut(bytes.len().min(chunk.len()));
-        filled.copy_from_slice(&bytes[..filled.len()]);
-        chunk = rest;
-    }
-    Ok(())
-}
-
-/// Fills `chunk` with the body, which has exactly that length.
-async fn read_into(mut body: ByteStream, mut chunk: &mut [u8]) -> Result<(), Failure> {
+/// Fills `chunk` with the body, which has exactly that length, or with its beginning if it goes on.
+async fn read_into(
+    mut body: ByteStream,
+    mut chunk: &mut [u8],
+    goes_on: bool,
+) -> Result<(), Failure> {
     while let Some(bytes) = body.next().await {
-        let bytes = bytes.map_err(|e| Failure::garbled(format!("a body that broke off: {e}")))?;
+        let mut bytes =
+            bytes.map_err(|e| Failure::garbled(format!("a body that broke off: {e}")))?;
+        if goes_on {
+            bytes.truncate(chunk.len());
+        }
         let Some((filled, rest)) = chunk.split_at_mut_checked(bytes.len()) else {
             return Err(Failure::garbled("a body that is too long"));
         };
         filled.copy_from_slice(&bytes);
         chunk = rest;
+        if goes_on && chunk.is_empty() {
+            break;
+        }
     }
     if chunk.is_empty() {
         Ok(())
@@ -510,10 +515,12 @@ mod tests {
         assert!(read_small(body(), 5).await.is_err());
         assert!(read_small(body(), 3).await.is_err());
         let mut chunk = [0; 4];
-        read_into(body(), &mut chunk).await.unwrap();
+        read_into(body(), &mut chunk, false).await.unwrap();
         assert_eq!(&chunk, b"plum");
-        assert!(read_into(body(), &mut [0; 5]).await.is_err());
-        assert!(read_into(body(), &mut [0; 3]).await.is_err());
+        assert!(read_into(body(), &mut [0; 5], false).await.is_err());
+        assert!(read_into(body(), &mut [0; 3], false).await.is_err());
+        read_into(body(), &mut chunk[..3], true).await.unwrap();
+        assert!(read_into(body(), &mut [0; 5], true).await.is_err());
         let far = usize::MAX.try_into().unwrap();
         assert!(buffer_of(far).is_err());
     }

@@ -64,6 +64,8 @@ pub(crate) struct Wire {
     thin: Thin,
     /// Requests without an answer since the last one with any.
     silent: AtomicU32,
+    /// Whether the last whole value that was read was longer than a part.
+    long: AtomicBool,
     calls: Semaphore,
     /// How many tasks clean up behind calls that have ended.
     tasks: watch::Sender<usize>,
@@ -86,6 +88,7 @@ impl Wire {
             nonces: Nonces::new(),
             conditions: OnceLock::new(),
             silent: AtomicU32::new(0),
+            long: AtomicBool::new(false),
             calls: Semaphore::new(config.in_flight_max.get().min(Semaphore::MAX_PERMITS)),
             tasks: watch::Sender::new(0),
             config,
@@ -115,6 +118,15 @@ impl Wire {
 
     pub(crate) fn has_conditions(&self) -> bool {
         self.conditions.get().is_some()
+    }
+
+    /// Whether the next whole value that is read is likely to be longer than a part, as the last one was.
+    pub(crate) fn expects_long(&self) -> bool {
+        self.long.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn found_long(&self, long: bool) {
+        self.long.store(long, Ordering::Relaxed);
     }
 
     /// An ETag as this store takes it in a condition of a write.
