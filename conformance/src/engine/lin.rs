@@ -5,6 +5,7 @@
 //! Short epochs see more than long ones: the more calls overlap, the more orders explain a wrong answer.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -156,7 +157,7 @@ where
 }
 
 /// As [`run`], while something befalls some of the calls of each epoch. Each has a place of its own, which `open` opens.
-pub(crate) async fn run_harmed<W, O, S>(
+pub(crate) async fn run_harmed<W, D, O, S>(
     cx: &Cx<W>,
     plan: &Plan,
     harm: Harm,
@@ -165,7 +166,8 @@ pub(crate) async fn run_harmed<W, O, S>(
 ) -> Outcome
 where
     W: World + ?Sized,
-    O: AsyncFnMut(String) -> Result<Arc<dyn Driver>, Stop>,
+    D: Driver,
+    O: AsyncFnMut(String) -> Result<Arc<D>, Stop>,
     S: FnMut(&mut TestRng, &str) -> Vec<Op>,
 {
     /// The calls of a client in a short epoch.
@@ -174,7 +176,7 @@ where
     let mut epoch = 0;
     meetings(cx, "history", harm, async |mut meeting| {
         epoch += 1;
-        let driver = open(meeting.place.clone()).await?;
+        let driver: Arc<dyn Driver> = open(meeting.place.clone()).await?;
         // Half of the places are not empty: what is there already can be lost, or be taken for absent.
         if rng.random() {
             for op in script(&mut rng, &format!("{epoch}.first")) {
@@ -222,22 +224,18 @@ fn fenced(epoch: usize, history: &History, plan: &Plan) -> Outcome {
     /// Of more that were dropped at one place not all ways in which they may have ended are tried.
     const DROPPED_MAX: usize = 8;
     let is_dropped = |call: &Call| call.result.is_none() && call.ret.is_some();
-    let mut history = history.clone();
-    let last = history
-        .calls
-        .split_off(history.calls.len() - plan.keys.len());
-    let dropped: Vec<_> = history.calls.iter().filter(|it| is_dropped(it)).collect();
+    let mut held = history.clone();
+    let last = held.calls.split_off(held.calls.len() - plan.keys.len());
+    let dropped: Vec<_> = held.calls.iter().filter(|it| is_dropped(it)).collect();
     let (first, dropped) = (dropped.iter().filter_map(|it| it.ret).min(), dropped.len());
     let Some(first) = first.filter(|_| dropped <= DROPPED_MAX) else {
         return Ok(());
     };
-    history
-        .calls
-        .retain(|it| !is_read(&it.op) || it.call < first);
-    history.calls.extend(last);
+    held.calls.retain(|it| !is_read(&it.op) || it.call < first);
+    held.calls.extend(last);
     for ways in 0..1_u32 << dropped {
         let mut nth = 0;
-        let mut told = history.clone();
+        let mut told = held.clone();
         told.calls.retain_mut(|call| {
             if !is_dropped(call) {
                 return true;
@@ -250,27 +248,31 @@ fn fenced(epoch: usize, history: &History, plan: &Plan) -> Outcome {
             });
             ways & 1 << (nth - 1) != 0
         });
-        if judge(epoch, &told, plan.model).is_ok() {
-            return Ok(());
+        match verdict(&told, plan.model)?.verdict {
+            lin::Verdict::Linearizable => return Ok(()),
+            lin::Verdict::Inconclusive { why } => return Err(Stop::Inconclusive(why)),
+            lin::Verdict::Violation(_) => {}
         }
     }
-    let mut saved = Vec::new();
     let mut stop = Stop::fail(
         format!("the calls of epoch {epoch}, made at the same time"),
         "answers that are explained only if a dropped call had its effect after a later write",
         "what is declared: that it had its effect before each write that was made later, or had none",
     );
-    if let (Stop::Fail(failure), Ok(())) = (&mut stop, history.write(&mut saved)) {
-        let text = String::from_utf8_lossy(&saved);
-        failure.history = text.lines().map(str::to_owned).collect();
+    if let Stop::Fail(failure) = &mut stop {
+        failure.history = saved(history);
     }
     Err(stop)
 }
 
+fn verdict(history: &History, model: ModelName) -> Result<lin::Report, Stop> {
+    lin::check(history, model, Limits::default())
+        .map_err(|e| Stop::Inconclusive(format!("the suite wrote a bad history: {e}")))
+}
+
 /// Fails unless there is an order of the calls.
 fn judge(epoch: usize, history: &History, model: ModelName) -> Result<lin::Report, Stop> {
-    let report = lin::check(history, model, Limits::default())
-        .map_err(|e| Stop::Inconclusive(format!("the suite wrote a bad history: {e}")))?;
+    let report = verdict(history, model)?;
     match &report.verdict {
         lin::Verdict::Linearizable => Ok(report),
         lin::Verdict::Inconclusive { why } => Err(Stop::Inconclusive(why.clone())),
@@ -293,14 +295,23 @@ fn mortal(call: &Call) -> bool {
     matches!(call.op, Op::Set { ttl: Some(_), .. })
 }
 
+/// The lines of a history, with one before them that says what they are.
+fn saved(history: &History) -> Vec<String> {
+    let mut saved = Vec::new();
+    if history.write(&mut saved).is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&saved);
+    let title = "the whole epoch, as `larder check` reads it:";
+    iter::once(title)
+        .chain(text.lines())
+        .map(str::to_owned)
+        .collect()
+}
+
 fn violation(epoch: usize, history: &History, witness: &lin::Witness) -> Stop {
     let mut lines: Vec<String> = witness.to_string().lines().map(str::to_owned).collect();
-    let mut saved = Vec::new();
-    if history.write(&mut saved).is_ok() {
-        lines.push("the whole epoch, as `larder check` reads it:".into());
-        let text = String::from_utf8_lossy(&saved);
-        lines.extend(text.lines().map(str::to_owned));
-    }
+    lines.extend(saved(history));
     let mut stop = Stop::fail(
         format!("the calls of epoch {epoch}, made at the same time"),
         "answers that no order of the calls explains",
@@ -391,7 +402,7 @@ async fn client_run(
     made
 }
 
-fn is_read(op: &Op) -> bool {
+pub(crate) fn is_read(op: &Op) -> bool {
     matches!(op, Op::Get { .. } | Op::GetMulti { .. } | Op::List)
 }
 

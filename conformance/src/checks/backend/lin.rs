@@ -227,7 +227,7 @@ pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     };
     let open = async |place: String| {
         let (a, b) = cx.open_two(&place).await?;
-        Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
+        Ok(Arc::new(Rows::new(vec![a, b])))
     };
     lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
         register_script(&plan, rng, tag)

@@ -67,7 +67,7 @@ impl Blobs {
         if e.outcome() == Effect::NotApplied {
             return Performed::NotApplied;
         }
-        if matches!(op, Op::Get { .. } | Op::List) {
+        if lin::is_read(op) {
             let expected = "a failed read is NotApplied";
             self.wrong
                 .note(Stop::fail(op.to_string(), describe(e), expected));
@@ -188,10 +188,7 @@ fn plan(model: ModelName, clients: u32, keys: &[&str]) -> Plan {
 pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let mut plan = plan(ModelName::Register, 4, &["k", "k/x"]);
     plan.calls = 6;
-    let open = async |place: String| {
-        let clients = Blobs::open(cx, &place, 2).await?;
-        Ok(clients as Arc<dyn Driver>)
-    };
+    let open = async |place: String| Blobs::open(cx, &place, 2).await;
     lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
         lin::register_script(&plan, rng, tag)
     })

@@ -535,10 +535,7 @@ pub(super) async fn c_1_4(cx: &Cx<dyn World>) -> Outcome {
         lists: 0,
         writes: 53,
     };
-    let open = async |place: String| {
-        let clients = Clients::open(cx, &place, &plan, true).await?;
-        Ok(clients as Arc<dyn Driver>)
-    };
+    let open = async |place: String| Clients::open(cx, &place, &plan, true).await;
     let mut next = 0;
     lin::run_harmed(cx, &plan, Harm::Failure, open, |rng, _tag| {
         script(&plan, rng, &mut next, shares)

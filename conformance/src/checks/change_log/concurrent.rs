@@ -485,10 +485,7 @@ fn plan(clients: u32, calls: usize) -> Plan {
 
 pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let plan = plan(4, 6);
-    let open = async |place: String| {
-        let clients = Clients::open(cx, &place, 2).await?;
-        Ok(clients as Arc<dyn Driver>)
-    };
+    let open = async |place: String| Clients::open(cx, &place, 2).await;
     lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
         script(&plan, 25, rng, tag)
     })

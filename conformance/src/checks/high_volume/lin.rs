@@ -8,7 +8,7 @@ use proptest::test_runner::TestRng;
 use crate::check::Outcome;
 use crate::checks::backend::lin::Rows;
 use crate::cx::Cx;
-use crate::engine::lin::{self, Driver, Plan};
+use crate::engine::lin::{self, Plan};
 use crate::engine::meeting::Harm;
 use crate::high_volume::{Handle, World};
 use crate::lin::{ModelName, NewRow, Op};
@@ -193,7 +193,7 @@ pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
     let unseen = Rows::new(Vec::new());
     let open = async |place: String| {
         let (a, b) = cx.open_two(&place).await?;
-        Ok(Arc::new(Rows::new(vec![a, b])) as Arc<dyn Driver>)
+        Ok(Arc::new(Rows::new(vec![a, b])))
     };
     let mut made = Made::default();
     lin::run_harmed(cx, &plan, harm, open, |rng, tag| {

@@ -54,10 +54,7 @@ pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
         calls: 6,
         keys: names(2),
     };
-    let open = async |place: String| {
-        let clients = Clients::open(cx, &place, 2).await?;
-        Ok(clients as Arc<dyn Driver>)
-    };
+    let open = async |place: String| Clients::open(cx, &place, 2).await;
     lin::run_harmed(cx, &plan, harm, open, |rng, tag| {
         lin::register_script(&plan, rng, tag)
     })

@@ -230,7 +230,7 @@ async fn look(mut handle: Handle, c: Names, course: Arc<Course>, since_first: bo
     Ok(())
 }
 
-/// Batches by name: what was written by writers of whom one meets a failure.
+/// Batches by name: what became of what writers wrote, to whom something happens on the way.
 #[derive(Default)]
 struct Batches {
     acked: BTreeSet<String>,
@@ -333,11 +333,11 @@ async fn read_batches(
         let known = locked(&batches).known();
         match handle.iter(c).await {
             Ok(rows) => {
-                let what = "iter beside writers of whom one fails";
+                let what = "iter beside writers";
                 let found = whole(what, &rows)?;
                 locked(&batches).judge(what, &known, found)?;
             }
-            Err(e) => no_outcome("iter beside a failure", e.as_ref())?,
+            Err(e) => no_outcome("iter beside writers", e.as_ref())?,
         }
         tokio::task::yield_now().await;
     }
@@ -370,7 +370,7 @@ pub(super) async fn harmed(cx: &Cx<dyn World>, harm: Harm) -> Outcome {
         let ended = join(tasks).await;
         let met = meeting.disarm();
         ended?;
-        let what = "iter after writers of whom one failed";
+        let what = "iter after all writers";
         let found = whole(what, &opener.iter(c).await?)?;
         let mut batches = locked(&batches);
         let known = batches.known();
