@@ -108,6 +108,17 @@ const ZOO: &[(Flaw, &str, Check)] = &[
     (Flaw::StopsWithItsCaller, "TS-8", DROPS),
     (Flaw::LeavesADroppedUpload, "TS-8", DROPS),
     (Flaw::RecordsBeforeItKnowsTheSize, "TS-1", CLIENT),
+    // Those that it takes a certain object for, or something that came before.
+    (Flaw::JudgesByTheChunk, "TS-1", LADDER),
+    (Flaw::BelievesTheSize, "TS-1", LADDER),
+    (Flaw::NumbersPayloadsByHandle, "TS-1", EVERY_ORDER),
+    (Flaw::AnswersForThePayload, "BK-2", LADDER),
+    (Flaw::KeepsTheOldDeadline, "TS-9", OVERWRITTEN),
+    (Flaw::DeletesForAnEmptyPut, "BK-1", LADDER),
+    (Flaw::LosesMetadataOverARedirect, "BK-1", LADDER),
+    (Flaw::InsistsAfterALostRace, "TS-3", EVERY_ORDER),
+    (Flaw::RecoversOnePage, "TS-7", CRASHES),
+    (Flaw::JoinsOnlyItsCallers, "BK-5", DROPS),
 ];
 
 /// A check that can fail only is worth something if it passes what is not broken.

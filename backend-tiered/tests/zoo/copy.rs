@@ -8,6 +8,8 @@
     reason = "in a test a panic is the answer, and nobody holds these locks when one comes"
 )]
 
+mod calls;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,18 +18,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, select};
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use larder_conformance::schedule::step;
+use futures_util::{FutureExt, StreamExt, stream};
 use larder_traits::{
     Backend, BackendError, Change, ChangeId, Classify, ClientStream, Clock, ErrorKind,
-    ExpirationPolicy, Fault, GetResponse, LateLanding, Metadata, ObjectId, Outcome, Step,
-    TieredGet, TieredMetadata, TieredWrite, Tombstone, WriterId,
+    ExpirationPolicy, Fault, LateLanding, Metadata, ObjectId, Outcome, Step, TieredMetadata,
+    TieredWrite, Tombstone, WriterId,
 };
 
-use crate::common::{Combinator, LEASE, Made, Parts, THRESHOLD_BYTES};
+use crate::common::{LEASE, Made, Parts};
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,16 @@ pub(crate) enum Flaw {
     StopsWithItsCaller,
     LeavesADroppedUpload,
     RecordsBeforeItKnowsTheSize,
+    JudgesByTheChunk,
+    BelievesTheSize,
+    NumbersPayloadsByHandle,
+    AnswersForThePayload,
+    KeepsTheOldDeadline,
+    DeletesForAnEmptyPut,
+    LosesMetadataOverARedirect,
+    InsistsAfterALostRace,
+    RecoversOnePage,
+    JoinsOnlyItsCallers,
 }
 
 static UNIQUE: AtomicU64 = AtomicU64::new(1);
@@ -83,6 +93,7 @@ struct Inner {
     open: Mutex<Vec<ChangeId>>,
     recorded: Mutex<Vec<ChangeId>>,
     running: AtomicUsize,
+    uploads: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -104,6 +115,7 @@ pub(crate) fn copied(flaw: Flaw) -> impl Fn(Parts) -> Made + Sync {
             open: Mutex::default(),
             recorded: Mutex::default(),
             running: AtomicUsize::new(0),
+            uploads: AtomicU64::new(0),
         })))
     }
 }
@@ -413,13 +425,18 @@ impl Copied {
         };
         let this = self.clone();
         self.finish(async move {
-            let write = TieredWrite::Object(metadata.clone(), payload.clone());
+            let write = this.over_a_redirect(&metadata, &payload);
             let mut change = this.begin(&id, Step::Swap);
             change.replaced = Some(seen.target.clone());
             this.record(&change).await.map_err(not_applied)?;
             let end = this.leased(this.swap(&change, Some(&seen), &write)).await;
             let is_vanished = matches!(end, End::Vanished);
+            let insists = matches!(end, End::Lost) && this.is(Flaw::InsistsAfterALostRace);
             let ended = this.ended(end, change).await;
+            if insists {
+                let stream = stream::iter([Ok(payload)]).boxed();
+                return high.put_object(&id, &metadata, stream).await;
+            }
             if !is_vanished {
                 return ended;
             }
@@ -428,6 +445,29 @@ impl Copied {
                 .map(drop)
         })
         .await
+    }
+
+    /// What a small put writes over a redirect.
+    fn over_a_redirect(&self, metadata: &Metadata, payload: &Bytes) -> TieredWrite {
+        if self.is(Flaw::DeletesForAnEmptyPut) && payload.is_empty() {
+            return TieredWrite::Delete;
+        }
+        let metadata = match self.is(Flaw::LosesMetadataOverARedirect) {
+            true => Metadata::with_policy(metadata.expiration_policy),
+            false => metadata.clone(),
+        };
+        TieredWrite::Object(metadata, payload.clone())
+    }
+
+    /// The key under which a new payload lies.
+    fn name_for(&self, key: &str) -> String {
+        match self.0.flaw {
+            Flaw::NamesPayloadsByTheirKey => key.to_owned(),
+            Flaw::NumbersPayloadsByHandle => {
+                format!("{key}@{}", self.0.uploads.fetch_add(1, SeqCst))
+            }
+            _ => format!("{key}@{:x?}", unique()),
+        }
     }
 
     /// What follows from the end of a swap, for the change and for the caller.
@@ -471,9 +511,7 @@ impl Copied {
         let Parts { high, long, .. } = &self.0.parts;
         let metadata = metadata.stamped(self.now(), 0)?;
         let mut name = id.clone();
-        if !self.is(Flaw::NamesPayloadsByTheirKey) {
-            name.key = format!("{}@{:x?}", name.key, unique());
-        }
+        name.key = self.name_for(&id.key);
         let mut redirect = Tombstone::new(name.clone(), metadata.expiration_policy);
         if !self.is(Flaw::HasTwoDeadlines) {
             redirect.time_expires = metadata.time_expires;
@@ -504,7 +542,7 @@ impl Copied {
             .await
     }
 
-    async fn install(&self, mut change: Change, redirect: Tombstone) -> Result<()> {
+    async fn install(&self, mut change: Change, mut redirect: Tombstone) -> Result<()> {
         let created = change.created.clone();
         let row = match self.look(&change.object).await {
             Ok(row) => row,
@@ -517,6 +555,12 @@ impl Copied {
             TieredMetadata::Tombstone(seen) => Some(seen),
             _ => None,
         };
+        if self.is(Flaw::KeepsTheOldDeadline)
+            && let Some(seen) = &seen
+        {
+            redirect.expiration_policy = seen.expiration_policy;
+            redirect.time_expires = seen.time_expires;
+        }
         change.step = Step::Swap;
         change.replaced = seen.as_ref().map(|seen| seen.target.clone());
         if self.is(Flaw::RemovesBeforeTheSwap)
@@ -640,7 +684,11 @@ impl<T: Send + 'static> Future for Finishing<T> {
 impl<T: Send + 'static> Drop for Finishing<T> {
     fn drop(&mut self) {
         if let Some(step) = self.step.take() {
-            self.of.spawn(step.map(drop));
+            let rest = step.map(drop);
+            match self.of.is(Flaw::JoinsOnlyItsCallers) {
+                true => self.of.0.parts.run.spawn_background(rest),
+                false => self.of.spawn(rest),
+            }
         }
     }
 }
@@ -656,143 +704,6 @@ impl Drop for Upload {
         if let Some(of) = self.of.take() {
             let created = self.change.created.clone();
             of.discard(self.change.clone(), created, None);
-        }
-    }
-}
-
-#[async_trait]
-impl Backend for Copied {
-    fn name(&self) -> &'static str {
-        "copy"
-    }
-
-    async fn put_object(
-        &self,
-        id: &ObjectId,
-        metadata: &Metadata,
-        stream: ClientStream,
-    ) -> Result<()> {
-        if self.is(Flaw::RecordsBeforeItKnowsTheSize) {
-            let change = self.begin(id, Step::Upload);
-            self.record(&change).await.map_err(not_applied)?;
-            self.complete(&change).await;
-        }
-        // The checks' payloads are short; but a slow one must reach the long-term tier as it comes.
-        let mut stream = stream;
-        let (mut read, mut len) = (Vec::new(), 0);
-        while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(BackendError::Client)?;
-            len += piece.len();
-            read.push(piece);
-            let is_large = match self.is(Flaw::IsOffByOne) {
-                true => len >= THRESHOLD_BYTES,
-                false => len > THRESHOLD_BYTES,
-            };
-            if is_large {
-                let whole = stream::iter(read.into_iter().map(Ok)).chain(stream).boxed();
-                return self.large(id.clone(), metadata.clone(), whole).await;
-            }
-        }
-        self.small(id.clone(), metadata.clone(), read.concat().into())
-            .await
-    }
-
-    async fn get_object(&self, id: &ObjectId) -> Result<GetResponse> {
-        let Parts {
-            high, long, run, ..
-        } = &self.0.parts;
-        let mut last = None;
-        for _ in 0..8 {
-            let seen = match high.get_tiered_object(id).await? {
-                TieredGet::Object(metadata, payload) => return Ok(Some((metadata, payload))),
-                TieredGet::NotFound if self.is(Flaw::AsksBothTiers) => {
-                    return long.get_object(id).await;
-                }
-                TieredGet::NotFound => return Ok(None),
-                TieredGet::Tombstone(seen) => seen,
-            };
-            if let Some((metadata, payload)) = long.get_object(&seen.target).await? {
-                if let Some(later) = metadata
-                    .time_expires
-                    .filter(|it| Some(*it) > seen.time_expires)
-                    && !self.is(Flaw::NeverFollowsThePayload)
-                {
-                    drop(high.extend_expiry(id, &seen.target, later).await);
-                }
-                return Ok(Some((metadata, payload)));
-            }
-            let is_known =
-                last.as_ref() == Some(&seen.target) || self.is(Flaw::EndsAtAnOldDeadline);
-            let has_ended = is_known && seen.is_expired(self.now());
-            if has_ended || self.is(Flaw::TakesAMissForAbsence) {
-                return Ok(None);
-            }
-            last = Some(seen.target);
-            if self.is(Flaw::GivesUpAtTheFirstMiss) {
-                break;
-            }
-            run.sleep(Duration::from_millis(20)).await;
-        }
-        Err(Fault::not_applied(ErrorKind::Unavailable, "the payload is missing").into())
-    }
-
-    async fn get_metadata(&self, id: &ObjectId) -> Result<Option<Metadata>> {
-        let found = self.get_object(id).await?;
-        let Some((metadata, payload)) = found else {
-            return Ok(None);
-        };
-        let _: Vec<Bytes> = payload.try_collect().await?;
-        Ok(Some(metadata))
-    }
-
-    async fn delete_object(&self, id: &ObjectId) -> Result<()> {
-        let high = &self.0.parts.high;
-        if self.is(Flaw::DeletesOnlyTheRow) {
-            return high.delete_object(id).await;
-        }
-        let Some(seen) = high.delete_non_tombstone(id).await? else {
-            return Ok(());
-        };
-        let (this, id) = (self.clone(), id.clone());
-        self.finish(async move { this.unlink(id, seen).await })
-            .await
-    }
-
-    async fn join(&self) {
-        while self.0.running.load(SeqCst) > 0 {
-            // Whoever sleeps has to be let sleep.
-            self.0.parts.run.sleep(Duration::from_millis(1)).await;
-            step().await;
-        }
-    }
-}
-
-#[async_trait]
-impl Combinator for Copied {
-    async fn recover(&self) -> Result<(), Fault> {
-        let Parts { log, .. } = &self.0.parts;
-        let own = self.retry(|| log.changes(self.0.writer)).await?;
-        for change in own {
-            let is_open = self.0.open.lock().unwrap().contains(&change.id);
-            if !is_open {
-                self.0.open.lock().unwrap().push(change.id);
-                self.leased(self.resolve(change)).await;
-            }
-        }
-        loop {
-            self.retry(|| self.hold()).await?;
-            let now = match self.is(Flaw::IgnoresLeases) {
-                true => self.now() + LEASE * 1_000,
-                false => self.now(),
-            };
-            let claimed = self.retry(|| log.claim(self.0.writer, now, 100)).await?;
-            if claimed.is_empty() {
-                return Ok(());
-            }
-            for change in claimed {
-                self.0.open.lock().unwrap().push(change.id);
-                self.leased(self.resolve(change)).await;
-            }
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::reference::lock;
 
 mod bystanders;
 mod neighbours;
+mod seldom;
 
 /// Long objects are what plain backends are for.
 const LONG: Caps = CAPS.with_high_volume(CAPS.high_volume.with_payload_len_bytes_max(4 << 20));
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         handles(),
         bystanders::bystanders(),
         neighbours::neighbours(),
+        seldom::seldom(),
     ]
     .into_iter()
     .flatten()

@@ -16,6 +16,7 @@ mod failing;
 mod handles;
 mod names;
 mod neighbours;
+mod seldom;
 mod writes;
 
 pub(crate) fn all() -> Vec<Mutant> {
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
+        seldom::seldom(),
     ]
     .into_iter()
     .flatten()

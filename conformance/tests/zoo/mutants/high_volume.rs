@@ -24,6 +24,7 @@ mod dropped;
 mod expiry;
 mod failing;
 mod neighbours;
+mod seldom;
 mod shape;
 mod swaps;
 mod timed;
@@ -44,6 +45,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
+        seldom::seldom(),
         timed::timed(),
     ]
     .into_iter()

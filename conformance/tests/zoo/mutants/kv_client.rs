@@ -18,6 +18,7 @@ mod dropped;
 mod failing;
 mod many;
 mod neighbours;
+mod seldom;
 mod time_to_live;
 mod timed;
 
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
+        seldom::seldom(),
         timed::timed(),
         writes(),
         handles(),
