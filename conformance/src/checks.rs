@@ -7,6 +7,7 @@ pub(crate) mod backend;
 pub(crate) mod blob_multi;
 pub(crate) mod blob_store;
 pub(crate) mod change_log;
+pub(crate) mod contents;
 pub(crate) mod high_volume;
 pub(crate) mod kv_client;
 pub(crate) mod stash;

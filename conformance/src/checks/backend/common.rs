@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::{join_all, try_join_all};
 use larder_traits::{
     BackendError, Classify, Durability, ErrorKind, ExpirationPolicy, Metadata, ObjectId,
@@ -12,7 +13,7 @@ use larder_traits::{
 use proptest::prelude::{Rng, RngExt};
 use proptest::test_runner::TestRng;
 
-use super::objects::{chunks, far, id, id_of_len, name};
+use super::objects::{chunks, far, id, id_of_len, len_max, name};
 use super::{cancel, faults, lin, time, work};
 use crate::backend::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
@@ -469,6 +470,14 @@ pub(in crate::checks) async fn crowd<W: fixture::World + ?Sized>(
 ) -> Outcome {
     let calls = cx.caps.in_flight_max.unwrap_or(64) + 50;
     let id = |nth: usize| name(&format!("{}", nth % 7));
+    let payload = Bytes::from(pattern("long", len_max(&cx.caps, cx.profile).min(200_000)));
+    let bodies = bodies_left(a, &payload, cx.times(calls, 30));
+    cx.within(
+        Duration::from_secs(40),
+        "gets of which the bodies are left",
+        bodies,
+    )
+    .await??;
     let all = join_all((0..calls).map(|nth| async move {
         match nth % 4 {
             0 => a.try_get(&id(nth)).await.map(drop),
@@ -499,6 +508,28 @@ pub(in crate::checks) async fn crowd<W: fixture::World + ?Sized>(
         &found,
         &Some(Bytes::from_static(b"after")),
     )
+}
+
+/// Gets whose bodies are dropped: before anything of them was read, after some pieces, with nothing left but the end.
+async fn bodies_left(a: &Handle, payload: &Bytes, gets: usize) -> Outcome {
+    let id = name("long");
+    a.put(&id, &Metadata::new(), payload.clone()).await?;
+    for nth in 0..gets {
+        let found = a.store().get_object(&id).await;
+        let Some((_, mut body)) = found.map_err(|e| Stop::error("get_object", &e))? else {
+            return Err(Stop::fail("get_object of an object", "None", "the object"));
+        };
+        let wanted = [0, 1, payload.len() / 2, payload.len()][nth % 4];
+        let mut read = 0;
+        while read < wanted {
+            match body.next().await {
+                Some(Ok(piece)) => read += piece.len(),
+                Some(Err(e)) => return Err(Stop::error("a body", &e)),
+                None => break,
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn c_3_2(cx: &Cx<dyn World>) -> Outcome {

@@ -19,9 +19,10 @@ pub(in crate::checks) fn id(use_case: &str, scopes: &[(&str, &str)], key: &str) 
     ObjectId::new(ObjectContext::new(use_case, scopes), key)
 }
 
-/// A time that no clock of these checks comes near, in whole milliseconds: the year 2100.
+/// A time that no clock of these checks comes near, in whole milliseconds: the year 2300, which neither seconds in 32
+/// bits nor nanoseconds in 64 can tell.
 pub(in crate::checks) fn far() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(10_413_792_000)
 }
 
 /// The longest payload that is both allowed and within what the profile writes.
@@ -93,9 +94,22 @@ pub(in crate::checks) fn metadata_ladder() -> Vec<Metadata> {
     odd.origin = text("a\0b\r\nc\t\"quoted\" \\ %00 = ; &");
     odd.filename = text("Zo\u{e8}/Zoe\u{300} \u{1f4be} \u{202e}.txt");
     odd.size = Some(u64::MAX);
+    // Those of the fields, as they are called here and as others call them, among them.
     for key in [
         "content_type",
+        "content-type",
+        "Content-Type",
         "size",
+        "content-length",
+        "origin",
+        "filename",
+        "compression",
+        "content-encoding",
+        "expiration_policy",
+        "time_created",
+        "time_expires",
+        "expires",
+        "custom",
         "\u{fc}\u{1f4be}",
         "a=b;c",
         "x-larder-size",

@@ -9,7 +9,7 @@ use super::faults;
 use super::objects::{chunks, far, len_max, name};
 use crate::backend::{Object, World};
 use crate::check::{Check, Engine, Outcome};
-use crate::checks::pattern;
+use crate::checks::{contents, pattern};
 use crate::cx::Cx;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -106,6 +106,17 @@ async fn bk_2_1(cx: &Cx<dyn World>) -> Outcome {
             }
         }
         kept.push((own, expected));
+    }
+    let mut is_taken = cx.sample();
+    let odd = contents::odd().into_iter().filter(|_| is_taken());
+    for (at, payload) in odd.enumerate() {
+        let id = name(&format!("odd-{}", at % 2));
+        let payload = Bytes::from(payload);
+        if payload.len() <= len_max(&cx.caps, cx.profile) {
+            a.put(&id, &metadata, payload.clone()).await?;
+            let found = b.get(&id).await?.map(|object| object.payload);
+            cx.eq("an odd payload", &found, &Some(payload))?;
+        }
     }
     let c = cx.open_as("c", "p").await?;
     for (id, expected) in kept {

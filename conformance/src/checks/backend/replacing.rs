@@ -15,7 +15,7 @@ use super::objects::{chunks, far, len_max, name};
 use super::{lifecycle, lin, work};
 use crate::backend::{Handle, Object, World, collect};
 use crate::check::{Check, Engine, Outcome, Stop, describe};
-use crate::checks::pattern;
+use crate::checks::{contents, pattern};
 use crate::cx::{Cx, brief};
 use crate::engine::kill;
 
@@ -54,6 +54,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .gate(lifecycle::durable)
     .engines(&[Engine::Kill])
     .run(|cx| Box::pin(bk_1_5(cx))),
+    Check::new(
+        "BK-1.6",
+        "each of three hundred objects over the one before, from which most differ little",
+    )
+    .kills("a change that is not seen, an append, a payload that stays")
+    .run(|cx| Box::pin(bk_1_6(cx))),
 ];
 
 /// The error of a caller's own stream, told from others by its number.
@@ -239,4 +245,26 @@ async fn bk_1_4(cx: &Cx<dyn World>) -> Outcome {
 async fn bk_1_5(cx: &Cx<dyn World>) -> Outcome {
     let ends = kill::kills(cx.profile);
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
+}
+
+async fn bk_1_6(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let id = name("changing");
+    let mut rng = cx.rng();
+    let len_max = len_max(&cx.caps, cx.profile).min(20_000);
+    let payloads = contents::successors(&mut rng, cx.times(300, 40), len_max);
+    for (at, payload) in payloads.into_iter().enumerate() {
+        let payload = Bytes::from(payload);
+        let (writer, reader) = if at % 3 == 0 { (&b, &a) } else { (&a, &b) };
+        // Of each four, two have the same metadata, and of the pieces some are one.
+        let of = format!("{}", at / 2 % 2);
+        let pieces = match at % 5 {
+            0 => vec![payload.clone()],
+            _ => chunks(&payload, 4_096, at % 5 == 1),
+        };
+        writer.put_chunks(&id, &metadata(&of), pieces).await?;
+        let what = format!("the object number {at} of an id");
+        cx.eq(what, &reader.get(&id).await?, &Some(object(&of, &payload)))?;
+    }
+    Ok(())
 }

@@ -27,7 +27,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     }),
     Check::new(
         "HV-8.2",
-        "an object under Manual has no deadline and lives on",
+        "an object under Manual has no deadline and lives on, one of a long life for long",
     )
     .kills("invented expiry")
     .engines(&[Engine::Time])

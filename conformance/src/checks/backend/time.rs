@@ -122,12 +122,9 @@ fn writers<S: Subject>(
             TieredWrite::Tombstone(tombstone)
         };
         let write = || TieredWrite::Object(metadata.clone(), payload.clone());
-        let first = || {
-            vec![Call::Swap(
-                None,
-                redirect("a", ExpirationPolicy::Manual, None),
-            )]
-        };
+        let first = |policy| vec![Call::Swap(None, redirect("a", policy, None))];
+        // One that would live longer than what takes its place.
+        let long = ExpirationPolicy::TimeToLive(DAY * 365 * 20);
         let a = || Some(target("a"));
         writers.extend([
             (
@@ -135,9 +132,9 @@ fn writers<S: Subject>(
                 Call::PutInline(metadata.clone(), payload.clone()),
             ),
             (Vec::new(), Call::Swap(None, write())),
-            (first(), Call::Swap(a(), write())),
+            (first(ExpirationPolicy::Manual), Call::Swap(a(), write())),
             (Vec::new(), Call::Swap(None, redirect("n", policy, expires))),
-            (first(), Call::Swap(a(), redirect("n", policy, expires))),
+            (first(long), Call::Swap(a(), redirect("n", policy, expires))),
         ]);
     }
     writers
@@ -284,29 +281,50 @@ where
     W: fixture::World + ?Sized,
     S: Subject,
 {
+    /// What was there before the row.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Before {
+        Nothing,
+        /// Something that was to die.
+        Mortal,
+        /// The same, which was deleted in time.
+        Deleted,
+    }
     let mut timed = Timed::new(cx, a, b)?;
     let mut ids = Vec::new();
-    let mortal = ExpirationPolicy::TimeToIdle(SECOND);
-    for over_mortal in [false, true] {
-        for (before, write) in writers::<S>(ExpirationPolicy::Manual, None) {
-            let id = timed.fresh();
-            // Over an object that was to die, unless that would be in the way of what comes first.
-            if over_mortal {
-                let (mut metadata, payload) = object("mortal", 10);
-                metadata.expiration_policy = mortal;
-                let put = Call::Put(metadata, payload);
-                timed.ask("to begin with", &id, &put).await?;
+    let mut is_taken = cx.sample();
+    let lives = [
+        ExpirationPolicy::Manual,
+        ExpirationPolicy::TimeToLive(DAY * 365 * 100),
+        ExpirationPolicy::TimeToLive(DAY * 365 * 300),
+    ];
+    for policy in lives {
+        for there in [Before::Nothing, Before::Mortal, Before::Deleted] {
+            for (before, write) in writers::<S>(policy, None) {
+                if !is_taken() {
+                    continue;
+                }
+                let id = timed.fresh();
+                if there != Before::Nothing {
+                    let (mut metadata, payload) = object("mortal", 10);
+                    metadata.expiration_policy = ExpirationPolicy::TimeToIdle(SECOND);
+                    let put = Call::Put(metadata, payload);
+                    timed.ask("to begin with", &id, &put).await?;
+                }
+                if there == Before::Deleted {
+                    timed.ask("in time", &id, &Call::Delete).await?;
+                }
+                for call in before.iter().chain([&write]) {
+                    timed.ask("to begin with", &id, call).await?;
+                }
+                ids.push((id, policy, there));
             }
-            for call in before.iter().chain([&write]) {
-                timed.ask("to begin with", &id, call).await?;
-            }
-            ids.push(id);
         }
     }
     for years in [0, 1, 9] {
         timed.advance(DAY * 365 * years);
-        for id in &ids {
-            let what = format!("of a row under Manual, {years} years later");
+        for (id, policy, there) in &ids {
+            let what = format!("of a row of {policy:?} over {there:?}, {years} years later");
             timed.look(&what, id).await?;
         }
         timed.join().await;

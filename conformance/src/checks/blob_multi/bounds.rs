@@ -61,13 +61,14 @@ pub(super) async fn refuses_longer_values(cx: &Cx<dyn World>, handle: &Handle) -
     }
     let len = usize::try_from(declared + 1).expect("a length below the constant above");
     let value = Bytes::from(vec![0; len]);
+    // Of two of them, one is of a key that is not there.
     let all = [
         ("v", Atomicity::RequireAtomic),
-        ("v", Atomicity::AllowNonAtomic),
         ("new", Atomicity::RequireAtomic),
+        ("v", Atomicity::AllowNonAtomic),
         ("new", Atomicity::AllowNonAtomic),
     ];
-    for (key, atomic) in &all[..if declared > ONCE { 1 } else { all.len() }] {
+    for (key, atomic) in &all[..if declared > ONCE { 2 } else { all.len() }] {
         let set = || handle.try_set(Handle::ample(), key, value.clone(), *atomic);
         let what = format!("set({key:?}) of one byte more than the longest value");
         refused(&what, patient(set).await, ErrorKind::InvalidInput)?;

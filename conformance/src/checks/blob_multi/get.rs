@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::{get_is, read_is, value_len_max};
 use crate::blob_multi::{Handle, World, name};
 use crate::check::{Check, Outcome, Stop};
-use crate::checks::pattern;
+use crate::checks::{contents, pattern};
 use crate::cx::{Cx, show};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -84,31 +84,12 @@ async fn bm_1_1(cx: &Cx<dyn World>) -> Outcome {
 
 async fn bm_1_2(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
-    let every_byte: Vec<u8> = (0..=u8::MAX).collect();
-    let mut reversed = every_byte.clone();
-    reversed.reverse();
     let mut random = vec![0; 5_000];
     cx.rng().fill_bytes(&mut random);
-    let values: [&[u8]; 18] = [
-        &every_byte,
-        &reversed,
-        &random,
-        b"\0",
-        b"\0\0\0\0",
-        b"\0in front",
-        b"in the \0 middle",
-        b"at the end\0",
-        b"\r\n",
-        b"a\r\nb\nc\rd",
-        b"a line\n",
-        b" blanks around \t",
-        b"\x1a",
-        b"\xEF\xBB\xBFa mark of byte order",
-        b"not \xFF\xFE text \xC3",
-        b"%41+%2F&amp;\\n",
-        b"null",
-        b"\"quoted\"",
-    ];
+    let mut values = contents::odd();
+    let mut is_taken = cx.sample();
+    values.retain(|_| is_taken());
+    values.push(random);
     for (at, value) in values.iter().enumerate() {
         a.set(&format!("v{at}"), value.to_vec()).await?;
     }
@@ -146,6 +127,8 @@ async fn bm_1_3(cx: &Cx<dyn World>) -> Outcome {
     // Three parts of an upload in parts, for the two sizes of part that are common.
     lengths.extend([15 * MIB + 1, 24 * MIB + 1]);
     lengths.push(value_len_max(cx));
+    let mut is_taken = cx.sample();
+    lengths.extend(contents::lengths_about_pages().filter(|_| is_taken()));
     lengths.retain(|&len| len <= value_len_max(cx));
     lengths.sort_unstable();
     lengths.dedup();

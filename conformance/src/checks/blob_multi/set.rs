@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{concurrent, faults, get_is, list_is, places, work};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
-use crate::checks::{outlives_power, pattern};
+use crate::checks::{contents, outlives_power, pattern};
 use crate::cx::{Cx, show};
 use crate::engine::{kill, power};
 
@@ -18,6 +18,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("missing truncate, tombstone wins")
     .run(|cx| Box::pin(bm_3_1(cx))),
+    Check::new(
+        "BM-3.2",
+        "each of three hundred values over the one before, from which most differ little",
+    )
+    .kills("a change that is not seen, an append, a counter that wraps")
+    .run(|cx| Box::pin(bm_3_2(cx))),
     Check::new(
         "BM-4.1",
         "readers of a running set see the old value or the new one, never none",
@@ -125,6 +131,26 @@ async fn replaced(
     }
     b.set_with(key, key.to_owned(), atomic).await?;
     get_is(a, key, Some(key.as_bytes())).await
+}
+
+async fn bm_3_2(cx: &Cx<dyn World>) -> Outcome {
+    const LEN_MAX: usize = 20_000;
+    let (a, b) = cx.open_two("p").await?;
+    let mut rng = cx.rng();
+    for (at, value) in contents::successors(&mut rng, cx.times(300, 40), LEN_MAX)
+        .into_iter()
+        .enumerate()
+    {
+        let (writer, reader) = if at % 3 == 0 { (&b, &a) } else { (&a, &b) };
+        writer
+            .set_with("k", value.clone(), BOTH[at / 2 % 2])
+            .await?;
+        get_is(reader, "k", Some(&value)).await?;
+        if at % 5 == 0 {
+            get_is(writer, "k", Some(&value)).await?;
+        }
+    }
+    list_is(&a, ["k"]).await
 }
 
 /// Runs the sets at the same time, each on a task of its own.

@@ -7,10 +7,10 @@ use larder_traits::{ErrorKind, ExpirationPolicy, Metadata, TieredWrite, Tombston
 
 use super::bench::{Bench, Call};
 use crate::check::{Check, Engine, Level, Outcome};
-use crate::checks::backend::objects::{alike_ids, far, metadata_ladder, name};
+use crate::checks::backend::objects::{alike_ids, far, len_max, metadata_ladder, name};
 use crate::checks::backend::shape::{impossible, uneven};
 use crate::checks::backend::{access, time};
-use crate::checks::{pattern, refused};
+use crate::checks::{contents, pattern, refused};
 use crate::cx::Cx;
 use crate::high_volume::World;
 
@@ -27,15 +27,18 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
             time::deadlines(cx, &a, &b).await
         })
     }),
-    Check::new("HV-8.2", "a row under Manual has no deadline and lives on")
-        .kills("invented expiry")
-        .engines(&[Engine::Time])
-        .run(|cx| {
-            Box::pin(async move {
-                let (a, b) = cx.open_two("p").await?;
-                time::no_deadline(cx, &a, &b).await
-            })
-        }),
+    Check::new(
+        "HV-8.2",
+        "a row under Manual has no deadline and lives on, one of a long life for long",
+    )
+    .kills("invented expiry")
+    .engines(&[Engine::Time])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            time::no_deadline(cx, &a, &b).await
+        })
+    }),
     Check::new(
         "HV-8.3",
         "accesses to an idle object extend it, after the debounce only",
@@ -82,6 +85,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("joined keys")
     .run(|cx| Box::pin(hv_9_2(cx))),
+    Check::new(
+        "HV-9.3",
+        "odd payloads, and three hundred that differ little, come back whichever call has written",
+    )
+    .kills("a change that is not seen, a payload taken for something else, a counter that wraps")
+    .run(|cx| Box::pin(hv_9_3(cx))),
 ];
 
 fn point(tombstone: Tombstone) -> Call {
@@ -274,6 +283,41 @@ async fn stamped(bench: &mut Bench<'_>) -> Outcome {
         bench.ask("with times to be filled in", &id, &call).await?;
         bench.advance(second);
         bench.look("times were filled in", &id).await?;
+    }
+    Ok(())
+}
+
+async fn hv_9_3(cx: &Cx<dyn World>) -> Outcome {
+    let mut bench = Bench::new(cx).await?;
+    let len_max = len_max(&cx.caps, cx.profile);
+    let mut is_taken = cx.sample();
+    let odd = contents::odd().into_iter().filter(|_| is_taken());
+    let mut rng = cx.rng();
+    let near = contents::successors(&mut rng, cx.times(300, 40), len_max.min(20_000));
+    let (metadata, _) = bench.object(1, 0);
+    let (id, target) = (bench.fresh(), name("target"));
+    let redirect = point(bench.redirect(&target, 0));
+    for (at, payload) in near.into_iter().chain(odd).enumerate() {
+        if payload.len() > len_max {
+            continue;
+        }
+        let [put, put_inline, swap] = inserts(&metadata, &payload.into());
+        let calls = match at % 7 {
+            0..3 => vec![put],
+            3 | 4 => vec![put_inline],
+            5 => vec![swap],
+            // Through a redirect, and out of it.
+            _ => match swap {
+                Call::Swap(_, write) => {
+                    vec![redirect.clone(), Call::Swap(Some(target.clone()), write)]
+                }
+                other => vec![other],
+            },
+        };
+        for call in &calls {
+            bench.ask("over the row before", &id, call).await?;
+        }
+        bench.look(&format!("number {at} of a row"), &id).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{bytes, invalid};
 use crate::check::{Check, Engine, Level, Outcome};
-use crate::checks::pattern;
+use crate::checks::{contents, pattern};
 use crate::cx::Cx;
 use crate::engine::model;
 use crate::kv_client::{Handle, World};
@@ -21,6 +21,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("empty as absent")
     .engines(&[Engine::Model])
     .run(|cx| Box::pin(kv_1_1(cx))),
+    Check::new(
+        "KV-1.2",
+        "rows about the size of a page, and three hundred values of one key that differ little",
+    )
+    .kills("a row that just fits, a change that is not seen, a counter that wraps")
+    .run(|cx| Box::pin(kv_1_2(cx))),
     Check::new(
         "KV-2.1",
         "keys and values of every byte, prefixes, long ones; the empty key as declared",
@@ -155,6 +161,33 @@ async fn all_as_modelled(
     cx.eq("get_multi of all keys", &many, &model.get_multi(&keys, now))
 }
 
+async fn kv_1_2(cx: &Cx<dyn World>) -> Outcome {
+    const LEN_MAX: usize = 20_000;
+    let (a, b) = cx.open_two("p").await?;
+    let mut is_taken = cx.sample();
+    let lengths = contents::lengths_about_pages().filter(|_| is_taken());
+    for (at, len) in lengths.enumerate() {
+        // All of them under keys of one length, so that each comes to lie beside rows of its own size.
+        let key = format!("row {}", at % 10);
+        let value = pattern(&format!("{len}"), len);
+        a.put(&key, &value).await?;
+        let what = format!("a value of {len} bytes");
+        b.expect(&what, &key, Some(&value)).await?;
+    }
+    let mut rng = cx.rng();
+    let values = contents::successors(&mut rng, cx.times(300, 40), LEN_MAX);
+    for (at, value) in values.into_iter().enumerate() {
+        let (writer, reader) = if at % 3 == 0 { (&b, &a) } else { (&a, &b) };
+        match at % 4 {
+            0 => writer.put_with_ttl("k", &value, LONG_SECS).await?,
+            _ => writer.put("k", &value).await?,
+        }
+        let what = format!("the value number {at} of a key");
+        reader.expect(&what, "k", Some(&value)).await?;
+    }
+    Ok(())
+}
+
 /// Keys that some stores take for others, or for something else than bytes.
 fn odd_keys(len_max: usize) -> Vec<Vec<u8>> {
     let mut keys: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
@@ -243,40 +276,19 @@ async fn kv_2_1(cx: &Cx<dyn World>) -> Outcome {
         let what = format!("b\"{}\" after other keys were deleted", key.escape_ascii());
         cx.eq(what, seen, expected)?;
     }
-    odd_values(&a, &b).await?;
+    odd_values(cx, &a, &b).await?;
     empty_key(cx, &a, &b).await
 }
 
-async fn odd_values(a: &Handle, b: &Handle) -> Outcome {
-    let mut values: Vec<Vec<u8>> = vec![
-        (0..=u8::MAX).collect(),
-        (0..=u8::MAX).rev().cycle().take(70_000).collect(),
-        vec![0; 5_000],
-        vec![0xff; 5_000],
-    ];
-    let spelled: [&[u8]; 14] = [
-        b"\0",
-        b"\0\0",
-        b"x\0",
-        b"\0x",
-        b"\r\n",
-        b"a\nb\r\n",
-        b"\xff",
-        b"\xc3\x28",
-        b"007",
-        b"1.0",
-        b"NULL",
-        b" x ",
-        b"\x1a",
-        b"\xef\xbb\xbf",
-    ];
-    values.extend(spelled.iter().map(|value| value.to_vec()));
-    for (at, value) in values.iter().enumerate() {
+async fn odd_values(cx: &Cx<dyn World>, a: &Handle, b: &Handle) -> Outcome {
+    let mut is_taken = cx.sample();
+    let values = contents::odd().into_iter().filter(|_| is_taken());
+    for (at, value) in values.enumerate() {
         let key = format!("odd {}", at % 2);
-        a.put(&key, value).await?;
-        b.expect("an odd value", &key, Some(value)).await?;
-        b.put_with_ttl(&key, value, LONG_SECS).await?;
-        a.expect("an odd value with a time to live", &key, Some(value))
+        a.put(&key, &value).await?;
+        b.expect("an odd value", &key, Some(&value)).await?;
+        b.put_with_ttl(&key, &value, LONG_SECS).await?;
+        a.expect("an odd value with a time to live", &key, Some(&value))
             .await?;
     }
     Ok(())
