@@ -133,6 +133,10 @@ const ZOO: &[(Flaw, &str, Check)] = &[
     (Flaw::InsistsAfterALostRace, "TS-3", EVERY_ORDER),
     (Flaw::RecoversOnePage, "TS-7", BACKLOG),
     (Flaw::JoinsOnlyItsCallers, "BK-5", JOINS),
+    (Flaw::EndsAtAnEmptyPiece, "BK-1", PUTS),
+    (Flaw::RecoversUntilAFailure, "TS-7", BACKLOG),
+    (Flaw::TakesUpOnePageOfItsOwn, "TS-7", BACKLOG),
+    (Flaw::JoinsOnlyWhatRunsNow, "BK-5", JOINS),
 ];
 
 /// A check that can fail only is worth something if it passes what is not broken.

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures_util::FutureExt;
 use larder_conformance::schedule::{Run, step};
 use larder_conformance::{FaultKind, Faults};
-use larder_traits::Metadata;
+use larder_traits::{
+    Backend, BackendError, ChangeLog, ClientStream, Clock, ErrorKind, Fault, GetResponse, Metadata,
+    ObjectId, WriterId,
+};
 
 use super::checks::{Checked, join, plain};
 use super::puts::{look, put};
-use super::{Does, LEASE, Made, Make, Start, World, id, payload};
+use super::{Does, LEASE, Made, Make, Parts, Start, World, id, now, payload};
 
 /// Whose the changes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +33,66 @@ enum First {
     RemovesNothing,
     /// The same, and the next process does.
     RemovesNothingAndEnds,
+    /// The payloads of one object in so many cannot be removed, and the next process recovers.
+    MeetsStuck(usize),
 }
 
-const FIRSTS: [First; 5] = [
+const FIRSTS: [First; 8] = [
     First::Undisturbed,
     First::Killed(1),
     First::Killed(6),
     First::RemovesNothing,
     First::RemovesNothingAndEnds,
+    First::MeetsStuck(3),
+    First::MeetsStuck(40),
+    First::MeetsStuck(1_000),
 ];
+
+/// A long-term tier that cannot remove the payloads of one object in so many.
+#[derive(Debug)]
+struct Stuck {
+    inner: Arc<dyn Backend>,
+    one_in: usize,
+}
+
+/// Whether an object, or a payload by its name, is one of those.
+fn is_stuck(id: &ObjectId, one_in: usize) -> bool {
+    let number = id.key.strip_prefix('k').unwrap_or_default();
+    // Behind the key may stand what makes it the name of a payload.
+    let end = number.find(|c: char| !c.is_ascii_digit());
+    let number = number[..end.unwrap_or(number.len())].parse::<usize>();
+    number.is_ok_and(|number| number % one_in == 0)
+}
+
+#[async_trait]
+impl Backend for Stuck {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    async fn put_object(
+        &self,
+        id: &ObjectId,
+        metadata: &Metadata,
+        stream: ClientStream,
+    ) -> Result<(), BackendError> {
+        self.inner.put_object(id, metadata, stream).await
+    }
+    async fn get_object(&self, id: &ObjectId) -> Result<GetResponse, BackendError> {
+        self.inner.get_object(id).await
+    }
+    async fn get_metadata(&self, id: &ObjectId) -> Result<Option<Metadata>, BackendError> {
+        self.inner.get_metadata(id).await
+    }
+    async fn delete_object(&self, id: &ObjectId) -> Result<(), BackendError> {
+        match is_stuck(id, self.one_in) {
+            true => Err(Fault::not_applied(ErrorKind::Unavailable, "stuck").into()),
+            false => self.inner.delete_object(id).await,
+        }
+    }
+    async fn join(&self) {
+        self.inner.join().await;
+    }
+}
 
 /// A call on a key of its own, and how many polls it comes to.
 #[derive(Clone, Copy, Debug)]
@@ -87,12 +142,14 @@ struct Backlog<'a> {
 }
 
 impl Backlog<'_> {
-    fn run(&self, make: Make<'_>) -> Checked<()> {
+    /// How many changes were left behind.
+    fn run(&self, make: Make<'_>) -> Checked {
         let world = World::new();
         let old = self.prepare(&world, make)?;
         let done = self.leave(&world, make)?;
+        let changes = world.log.held().changes;
         let (run, store) = self.recover(&world, make)?;
-        let keys: Vec<String> = (0..self.left.len()).map(key).collect();
+        let keys = self.keys();
         world.in_order_at(&keys, false)?;
         for (nth, left) in self.left.iter().enumerate() {
             let (seen, _) = look(&run, &store, &keys[nth])?;
@@ -102,7 +159,7 @@ impl Backlog<'_> {
                 return Err(format!("{left:?} at {}: {seen:?}", keys[nth]));
             }
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// What is there before.
@@ -177,7 +234,14 @@ impl Backlog<'_> {
     fn recover(&self, world: &World, make: Make<'_>) -> Checked<(Run, Made)> {
         let run = plain();
         world.clock.advance(LEASE * 2);
-        let store = world.open(&run, make);
+        let store = world.open(&run, &|parts: Parts| match self.first {
+            First::MeetsStuck(one_in) => {
+                let inner = parts.long;
+                let long = Arc::new(Stuck { inner, one_in });
+                make(Parts { long, ..parts })
+            }
+            _ => make(parts),
+        });
         let recovering = Arc::clone(&store);
         let recovery = async move {
             let recovered = recovering.recover().await;
@@ -213,13 +277,37 @@ impl Backlog<'_> {
                 }
                 run.crash();
             }
+            First::MeetsStuck(one_in) => {
+                let recovered = run.finish(recovery);
+                recovered.map_err(|e| format!("recover: {e}"))?;
+                run.crash();
+                self.is_recovered_but(world, one_in)?;
+            }
         }
         let run = plain();
         let store = world.recovered(&run, make)?;
         Ok((run, store))
     }
 
-    fn checked(&self, make: Make<'_>) -> Checked<()> {
+    /// What could not be recovered is in nobody's way.
+    fn is_recovered_but(&self, world: &World, one_in: usize) -> Checked<()> {
+        world.in_order_at(&self.keys(), true)?;
+        let log = world.log.change_log();
+        let far = world.clock.now() + LEASE * 1_000;
+        let left = now(log.claim(WriterId::from_bytes([0xfe; 16]), far, 10_000));
+        let left = left.map_err(|e| e.to_string())?;
+        let in_the_way = left.iter().find(|it| !is_stuck(&it.object, one_in));
+        match in_the_way {
+            None => Ok(()),
+            Some(change) => Err(format!("left beside what is stuck: {change:?}")),
+        }
+    }
+
+    fn keys(&self) -> Vec<String> {
+        (0..self.left.len()).map(key).collect()
+    }
+
+    fn checked(&self, make: Make<'_>) -> Checked {
         self.run(make).map_err(|why| {
             let (writers, first, count) = (self.writers, self.first, self.left.len());
             let kinds = &self.left[..count.min(3)];
@@ -229,9 +317,10 @@ impl Backlog<'_> {
 }
 
 /// TS-7: so many changes are left behind at once, by one writer or by as many, and one recovery brings all to their end,
-/// also behind one that was killed or could remove nothing. They are all of one kind, and of all kinds.
+/// also behind one that was killed, could remove nothing, or not everything. They are of all kinds.
+/// How many changes the log held at most.
 pub fn recovered_to_the_end(make: Make<'_>, counts: &[usize]) -> Checked {
-    let mut runs = 0;
+    let mut changes_max = 0;
     for count in counts {
         for writers in [Writers::One, Writers::Each] {
             for first in FIRSTS {
@@ -241,15 +330,14 @@ pub fn recovered_to_the_end(make: Make<'_>, counts: &[usize]) -> Checked {
                     writers,
                     first,
                 };
-                backlog.checked(make)?;
-                runs += 1;
+                changes_max = changes_max.max(backlog.checked(make)?);
             }
         }
     }
-    Ok(runs)
+    Ok(changes_max)
 }
 
-/// The same of so many changes of each kind.
+/// The same of so many changes of each kind. How many kinds there are.
 pub fn of_each_kind(make: Make<'_>, count: usize) -> Checked {
     let kinds = Start::ALL.len() * Does::WRITES.len() * POLLS_MAX;
     for nth in 0..kinds {
