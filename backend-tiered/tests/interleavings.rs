@@ -210,7 +210,7 @@ fn a_join_behind_calls_dropped_at_every_step() {
 fn more_changes_than_are_claimed_at_once() {
     let changes = held(backlogs::recovered_to_the_end(
         &shipped,
-        &[1, 25, 150, 1_800],
+        &[1, 25, 150, 1_600],
     ));
     let kinds = held(backlogs::of_each_kind(&shipped, 12));
     println!("up to {changes} changes recovered at once, and some of {kinds} kinds");

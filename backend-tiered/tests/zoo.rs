@@ -137,6 +137,7 @@ const ZOO: &[(Flaw, &str, Check)] = &[
     (Flaw::RecoversUntilAFailure, "TS-7", BACKLOG),
     (Flaw::TakesUpOnePageOfItsOwn, "TS-7", BACKLOG),
     (Flaw::JoinsOnlyWhatRunsNow, "BK-5", JOINS),
+    (Flaw::ResolvesUnjoined, "BK-5", JOINS),
 ];
 
 /// A check that can fail only is worth something if it passes what is not broken.

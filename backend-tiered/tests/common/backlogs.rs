@@ -103,7 +103,7 @@ struct Left {
 }
 
 /// More polls than a call takes.
-const POLLS_MAX: usize = 16;
+const POLLS_MAX: usize = 12;
 
 /// All kinds of calls over all kinds of rows, at any of their polls, beginning with the `nth`.
 fn mixed(nth: usize) -> Left {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use larder_conformance::decorate::Report;
 use larder_conformance::lin::ModelName;
 use larder_conformance::schedule::{Explorer, Run, step};
 use larder_conformance::{FaultKind, Faults};
-use larder_traits::Metadata;
+use larder_traits::{LateLanding, Metadata};
 
 use super::checks::{Checked, plain};
 use super::{Calls, Does, Make, Start, World};
@@ -26,29 +27,58 @@ struct Dropped {
     calls: Vec<(Does, usize)>,
     /// How long removals wait for readers.
     grace: Duration,
-    /// Which call to the tiers or to the log has its effect and is not answered.
-    is_lost: Option<u64>,
+    unanswered: Unanswered,
 }
+
+/// What is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unanswered {
+    Nothing,
+    /// The first, second, … call to a tier or to the log, which has its effect.
+    Call(u64),
+    /// All swaps, of which none has one. Nobody knows before the tier's bound for late writes is over.
+    Swaps,
+}
+
+impl Unanswered {
+    fn world(self, grace: Duration) -> World {
+        let world = match self {
+            Self::Swaps => World::fenceless(LateLanding::MayLandLate(Some(BOUND))),
+            Self::Nothing | Self::Call(_) => World::new(),
+        };
+        World { grace, ..world }
+    }
+
+    fn arm(self, world: &World) {
+        match self {
+            Self::Nothing => {}
+            Self::Call(nth) => world.switch.arm(nth, FaultKind::ErrorAfter),
+            Self::Swaps => {
+                world.switch.only(&["compare_and_write"]);
+                world.switch.report(Report::Vague);
+                world.switch.arm_all(FaultKind::ErrorBefore);
+            }
+        }
+    }
+}
+
+/// How late a write lands at most.
+const BOUND: Duration = Duration::from_secs(5);
 
 impl Dropped {
     /// Whether all of them had come to their end before.
     fn run(&self, run: &Run, is_chosen: bool, make: Make<'_>) -> Checked<bool> {
-        let world = Arc::new(World {
-            grace: self.grace,
-            ..World::new()
-        });
+        let world = Arc::new(self.unanswered.world(self.grace));
         let (calls, metadata) = (Calls::default(), Metadata::new());
         let store = world.open(run, make);
         self.start.prepare(run, &store, &metadata);
-        if let Some(nth) = self.is_lost {
-            world.switch.arm(nth, FaultKind::ErrorAfter);
-        }
+        self.unanswered.arm(&world);
         let polled: Vec<(BoxFuture<'static, ()>, usize)> = (0..)
             .zip(&self.calls)
             .map(|(client, (does, polls))| (calls.call(client, &store, *does, &metadata), *polls))
             .collect();
         let (theirs, joined) = (Arc::clone(&world), Arc::clone(&store));
-        let is_lost = self.is_lost.is_some();
+        let is_answered = self.unanswered == Unanswered::Nothing;
         // One task, so that nothing takes a step between the last drop and the join, or the join and the look.
         let work = async move {
             let mut are_over = true;
@@ -70,9 +100,9 @@ impl Dropped {
             joined.join().await;
             theirs.switch.forget_calls();
             // What is not known to be done may be left to recovery.
-            let judged = match is_lost {
-                true => Ok(()),
-                false => theirs.in_order(false),
+            let judged = match is_answered {
+                true => theirs.in_order(false),
+                false => Ok(()),
             };
             judged.map(|()| are_over)
         };
@@ -124,7 +154,7 @@ pub fn joined_at_every_drop(make: Make<'_>, of_each: usize) -> Checked {
                         start,
                         calls: vec![(does, polls)],
                         grace,
-                        is_lost: None,
+                        unanswered: Unanswered::Nothing,
                     };
                     let mut explorer = Explorer::sample(18, of_each);
                     while let Some(run) = explorer.next_run() {
@@ -143,7 +173,7 @@ pub fn joined_at_every_drop(make: Make<'_>, of_each: usize) -> Checked {
             }
         }
         for does in Does::WRITES {
-            joins += unanswered(start, does, make)?;
+            joins += with_unanswered(start, does, make)?;
         }
     }
     Ok(joins)
@@ -159,7 +189,7 @@ fn two(start: Start, does: [Does; 2], make: Make<'_>) -> Checked {
                 start,
                 calls: vec![(does[0], first), (does[1], second)],
                 grace: Duration::ZERO,
-                is_lost: None,
+                unanswered: Unanswered::Nothing,
             };
             is_over = dropped.checked(&plain(), false, make)?;
             joins += 1;
@@ -181,17 +211,18 @@ const POLLS_BETWEEN: usize = 15;
 /// More polls than a call takes to its end or to its first pause.
 const POLLS_UNANSWERED: usize = 30;
 
-/// One call, dropped at each of its polls, where the first, second, … call to a tier or to the log is not answered.
-fn unanswered(start: Start, does: Does, make: Make<'_>) -> Checked {
+/// One call, dropped at each of its polls, where something is not answered.
+fn with_unanswered(start: Start, does: Does, make: Make<'_>) -> Checked {
     let mut joins = 0;
-    for nth in 1..=12 {
+    let calls = (1..=12).map(Unanswered::Call);
+    for unanswered in calls.chain([Unanswered::Swaps]) {
         // One that waits before its next attempt does not come on here.
         for polls in 0..POLLS_UNANSWERED {
             let dropped = Dropped {
                 start,
                 calls: vec![(does, polls)],
                 grace: Duration::ZERO,
-                is_lost: Some(nth),
+                unanswered,
             };
             joins += 1;
             if dropped.checked(&plain(), false, make)? {

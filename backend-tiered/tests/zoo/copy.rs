@@ -79,6 +79,7 @@ pub(crate) enum Flaw {
     RecoversUntilAFailure,
     TakesUpOnePageOfItsOwn,
     JoinsOnlyWhatRunsNow,
+    ResolvesUnjoined,
 }
 
 static UNIQUE: AtomicU64 = AtomicU64::new(1);
@@ -512,9 +513,13 @@ impl Copied {
             }
             End::Open(e) => {
                 let this = self.clone();
-                self.spawn(async move {
+                let resolved = async move {
                     this.resolve(change).await;
-                });
+                };
+                match self.is(Flaw::ResolvesUnjoined) {
+                    true => self.0.parts.run.spawn_background(resolved),
+                    false => self.spawn(resolved),
+                }
                 Err(e)
             }
         }
