@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::checks::{self, Checked};
-use common::{Does, LEASE, World, perform, recoveries, shipped, stopped};
+use common::{Does, LEASE, World, backlogs, joins, perform, recoveries, shipped, stopped};
 use larder_traits::Metadata;
 
 fn held<T>(checked: Checked<T>) -> T {
@@ -197,4 +197,22 @@ fn a_lease_that_ended_between_two_changes_is_in_nobodys_way() {
         run.finish(put).expect("nobody else is there");
         world.clock.advance(LEASE * 3);
     }
+}
+
+#[test]
+fn a_join_behind_calls_dropped_at_every_step() {
+    let runs = held(joins::joined_at_every_drop(&shipped, 5));
+    println!("{runs} joins behind dropped calls");
+    assert!(runs > 1_000, "far fewer joins than steps");
+}
+
+#[test]
+fn more_changes_than_are_claimed_at_once() {
+    let changes = held(backlogs::recovered_to_the_end(
+        &shipped,
+        &[1, 25, 150, 1_600],
+    ));
+    let kinds = held(backlogs::of_each_kind(&shipped, 12));
+    println!("up to {changes} changes recovered at once, and some of {kinds} kinds");
+    assert!(changes > 512, "no more than two pages of claims");
 }

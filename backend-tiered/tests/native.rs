@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use common::calm;
 use common::checks::Checked;
-use common::{id, shipped};
+use common::{id, puts, shipped};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use larder_mem::{MemConfig, MemPlace};
 use larder_tiered::{AuditOptions, Revision, TieredConfig, TieredStorage};
@@ -25,6 +25,13 @@ fn held<T>(checked: Checked<T>) -> T {
 #[test]
 fn a_size_decides_where_an_object_lies() {
     held(calm::ladder(&shipped));
+}
+
+#[test]
+fn every_kind_of_write_over_every_kind_of_row() {
+    let cases = held(puts::over_every_row(&shipped));
+    println!("{cases} writes, each over a row of its kind");
+    assert!(cases > 5_000, "far fewer cases than kinds");
 }
 
 #[test]

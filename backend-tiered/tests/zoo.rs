@@ -6,11 +6,11 @@ mod copy;
 
 use std::panic::AssertUnwindSafe;
 
-use common::calm;
 use common::checks::{self, Checked};
 use common::recoveries::{self, silently};
 use common::stopped;
 use common::{Make, Parts, shipped};
+use common::{backlogs, calm, joins, puts};
 use copy::{Flaw, copied};
 
 /// A check by name, with little enough work to run it on all.
@@ -51,7 +51,18 @@ const MISSING: Check = ("missing payload", |make| {
     calm::missing_payload(make).map(drop)
 });
 
-const ALL: [Check; 18] = [
+const PUTS: Check = ("over every row", |make| {
+    puts::over_every_row(make).map(drop)
+});
+const BACKLOG: Check = ("backlogs", |make| {
+    backlogs::recovered_to_the_end(make, &[1, 10, 11, 25, 150])?;
+    backlogs::of_each_kind(make, 12).map(drop)
+});
+const JOINS: Check = ("joined at every drop", |make| {
+    joins::joined_at_every_drop(make, 2).map(drop)
+});
+
+const ALL: [Check; 21] = [
     LIVE,
     LAPSED,
     EVERY_ORDER,
@@ -70,6 +81,9 @@ const ALL: [Check; 18] = [
     CLIENT,
     DEADLINE,
     MISSING,
+    PUTS,
+    BACKLOG,
+    JOINS,
 ];
 
 /// Each flaw with the clause that it breaks and the check that is to find it.
@@ -110,15 +124,20 @@ const ZOO: &[(Flaw, &str, Check)] = &[
     (Flaw::RecordsBeforeItKnowsTheSize, "TS-1", CLIENT),
     // Those that it takes a certain object for, or something that came before.
     (Flaw::JudgesByTheChunk, "TS-1", LADDER),
-    (Flaw::BelievesTheSize, "TS-1", LADDER),
+    (Flaw::BelievesTheSize, "TS-1", PUTS),
     (Flaw::NumbersPayloadsByHandle, "TS-1", EVERY_ORDER),
     (Flaw::AnswersForThePayload, "BK-2", LADDER),
     (Flaw::KeepsTheOldDeadline, "TS-9", OVERWRITTEN),
-    (Flaw::DeletesForAnEmptyPut, "BK-1", LADDER),
-    (Flaw::LosesMetadataOverARedirect, "BK-1", LADDER),
+    (Flaw::DeletesForAnEmptyPut, "BK-1", PUTS),
+    (Flaw::LosesMetadataOverARedirect, "BK-1", PUTS),
     (Flaw::InsistsAfterALostRace, "TS-3", EVERY_ORDER),
-    (Flaw::RecoversOnePage, "TS-7", CRASHES),
-    (Flaw::JoinsOnlyItsCallers, "BK-5", DROPS),
+    (Flaw::RecoversOnePage, "TS-7", BACKLOG),
+    (Flaw::JoinsOnlyItsCallers, "BK-5", JOINS),
+    (Flaw::EndsAtAnEmptyPiece, "BK-1", PUTS),
+    (Flaw::RecoversUntilAFailure, "TS-7", BACKLOG),
+    (Flaw::TakesUpOnePageOfItsOwn, "TS-7", BACKLOG),
+    (Flaw::JoinsOnlyWhatRunsNow, "BK-5", JOINS),
+    (Flaw::ResolvesUnjoined, "BK-5", JOINS),
 ];
 
 /// A check that can fail only is worth something if it passes what is not broken.

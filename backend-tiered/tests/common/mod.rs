@@ -16,8 +16,11 @@
     reason = "in a test a panic is the answer, and nobody holds these locks when one comes"
 )]
 
+pub mod backlogs;
 pub mod calm;
 pub mod checks;
+pub mod joins;
+pub mod puts;
 pub mod recoveries;
 pub mod stopped;
 
@@ -273,12 +276,20 @@ impl World {
     /// TS-7, of what is there now: each payload is referred to by one live redirect, no redirect points to nothing, and
     /// the log is empty. With `or_recorded` a payload may be in the log instead.
     pub fn in_order(&self, or_recorded: bool) -> Result<(), String> {
+        self.in_order_at(&["k", "l"], or_recorded)
+    }
+
+    /// The same where these are the keys that there are.
+    pub fn in_order_at(&self, keys: &[impl AsRef<str>], or_recorded: bool) -> Result<(), String> {
         let listed =
             now(self.long.high_volume().list_objects(None, 10_000)).map_err(|e| format!("{e}"))?;
         let listed: BTreeSet<ObjectId> = listed.ids.into_iter().collect();
         let mut referred = BTreeSet::new();
-        for key in ["k", "l"] {
-            let row = now(self.high.high_volume().get_tiered_metadata(&id(key)));
+        for key in keys {
+            let row = now(self
+                .high
+                .high_volume()
+                .get_tiered_metadata(&id(key.as_ref())));
             if let Ok(TieredMetadata::Tombstone(there)) = row
                 && !referred.insert(there.target)
             {

@@ -12,7 +12,7 @@ use larder_traits::{
     TieredGet, TieredMetadata,
 };
 
-use super::{Copied, Flaw, Result, not_applied};
+use super::{Copied, Flaw, Result, UNIQUE, not_applied};
 use crate::common::{Combinator, LEASE, Parts, THRESHOLD_BYTES};
 
 /// How many changes are claimed at once.
@@ -41,6 +41,9 @@ impl Backend for Copied {
         while let Some(piece) = stream.next().await {
             let piece = piece.map_err(BackendError::Client)?;
             let chunk = piece.len();
+            if chunk == 0 && self.is(Flaw::EndsAtAnEmptyPiece) {
+                break;
+            }
             len += chunk;
             read.push(piece);
             let is_large = match (self.0.flaw, metadata.size) {
@@ -129,7 +132,8 @@ impl Backend for Copied {
     }
 
     async fn join(&self) {
-        while self.0.running.load(SeqCst) > 0 {
+        let begun = UNIQUE.load(SeqCst);
+        while self.is_running(begun) {
             // Whoever sleeps has to be let sleep.
             self.0.parts.run.sleep(Duration::from_millis(1)).await;
             step().await;
@@ -142,7 +146,11 @@ impl Combinator for Copied {
     async fn recover(&self) -> Result<(), Fault> {
         let Parts { log, .. } = &self.0.parts;
         let own = self.retry(|| log.changes(self.0.writer)).await?;
-        for change in own {
+        let of_its_own = match self.is(Flaw::TakesUpOnePageOfItsOwn) {
+            true => PAGE,
+            false => own.len(),
+        };
+        for change in own.into_iter().take(of_its_own) {
             let is_open = self.0.open.lock().unwrap().contains(&change.id);
             if !is_open {
                 self.0.open.lock().unwrap().push(change.id);
@@ -159,11 +167,13 @@ impl Combinator for Copied {
             if claimed.is_empty() {
                 return Ok(());
             }
+            let mut are_resolved = true;
             for change in claimed {
                 self.0.open.lock().unwrap().push(change.id);
-                self.leased(self.resolve(change)).await;
+                are_resolved &= self.leased(self.resolve(change)).await;
             }
-            if self.is(Flaw::RecoversOnePage) {
+            let gives_up = !are_resolved && self.is(Flaw::RecoversUntilAFailure);
+            if gives_up || self.is(Flaw::RecoversOnePage) {
                 return Ok(());
             }
         }

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -75,6 +75,11 @@ pub(crate) enum Flaw {
     InsistsAfterALostRace,
     RecoversOnePage,
     JoinsOnlyItsCallers,
+    EndsAtAnEmptyPiece,
+    RecoversUntilAFailure,
+    TakesUpOnePageOfItsOwn,
+    JoinsOnlyWhatRunsNow,
+    ResolvesUnjoined,
 }
 
 static UNIQUE: AtomicU64 = AtomicU64::new(1);
@@ -92,7 +97,8 @@ struct Inner {
     until: Mutex<Option<SystemTime>>,
     open: Mutex<Vec<ChangeId>>,
     recorded: Mutex<Vec<ChangeId>>,
-    running: AtomicUsize,
+    /// The numbers of the tasks that nobody waits for but a join.
+    running: Mutex<Vec<u64>>,
     uploads: AtomicU64,
 }
 
@@ -114,7 +120,7 @@ pub(crate) fn copied(flaw: Flaw) -> impl Fn(Parts) -> Made + Sync {
             until: Mutex::default(),
             open: Mutex::default(),
             recorded: Mutex::default(),
-            running: AtomicUsize::new(0),
+            running: Mutex::default(),
             uploads: AtomicU64::new(0),
         })))
     }
@@ -244,12 +250,20 @@ impl Copied {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.running.fetch_add(1, SeqCst);
+        let number = UNIQUE.fetch_add(1, SeqCst);
+        self.0.running.lock().unwrap().push(number);
         let inner = Arc::clone(&self.0);
         self.0.parts.run.spawn_background(async move {
             task.await;
-            inner.running.fetch_sub(1, SeqCst);
+            inner.running.lock().unwrap().retain(|it| *it != number);
         });
+    }
+
+    /// Whether something runs that a join waits for which began at `begun`.
+    fn is_running(&self, begun: u64) -> bool {
+        let running = self.0.running.lock().unwrap();
+        let is_awaited = |number: &u64| *number < begun || !self.is(Flaw::JoinsOnlyWhatRunsNow);
+        running.iter().any(is_awaited)
     }
 
     /// Runs `work` to its end, whoever waits for it.
@@ -499,9 +513,13 @@ impl Copied {
             }
             End::Open(e) => {
                 let this = self.clone();
-                self.spawn(async move {
+                let resolved = async move {
                     this.resolve(change).await;
-                });
+                };
+                match self.is(Flaw::ResolvesUnjoined) {
+                    true => self.0.parts.run.spawn_background(resolved),
+                    false => self.spawn(resolved),
+                }
                 Err(e)
             }
         }
