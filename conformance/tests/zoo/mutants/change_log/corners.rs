@@ -1,7 +1,7 @@
 //! Wrong only in a corner: after the log was opened again, for what was claimed before, past the limit of a claim, or
 //! for times at an end of their range.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
@@ -10,8 +10,13 @@ use larder_traits::{Change, ChangeId, Durability, ObjectContext, ObjectId, Step,
 
 use super::{m, with_caps};
 use crate::mutants::Mutant;
+use crate::mutants::files::f;
 use crate::reference::change_log::{CAPS, Log, Store};
+use crate::reference::files::{self, LogFlaw};
 use crate::reference::{gap, lock};
+
+/// What a log in files declares that is about processes only.
+const PROCESS: Caps = files::CAPS.with_durability(Durability::Process);
 
 /// A log that is there again when it is opened again. Nobody takes the process or the power away.
 const DURABLE: Caps = CAPS.with_durability(Durability::Power);
@@ -79,18 +84,12 @@ fn opened_again() -> Vec<Mutant> {
                 });
             },
         ),
-        with_caps(
-            DURABLE,
-            "cl-reopen-sweeps-idle-leases",
+        f(
+            "cl-file-idle-leases-swept",
             "CL-4",
             &["CL-7", "C-2"],
             "when the log is opened, the leases of writers that have no change are swept",
-            |s| {
-                at_last_close(s, |log| {
-                    let owners: BTreeSet<_> = log.book.changes.values().map(|it| it.0).collect();
-                    log.book.leases.retain(|writer, _| owners.contains(writer));
-                });
-            },
+            || files::change_log(PROCESS, LogFlaw::IdleLeasesSwept),
         ),
     ]
 }

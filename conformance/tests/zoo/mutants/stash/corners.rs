@@ -8,15 +8,18 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use larder_conformance::{Caps, Engine};
-use larder_traits::stash::driver::{
-    Frontiers, RawRow, Rows, Snapshot, StashOp, check_bounds, fold,
-};
+use larder_traits::stash::driver::{RawRow, Rows, Snapshot, StashOp, check_bounds, fold};
 use larder_traits::{Antichain, CollectionId, Durability, ErrorKind, Fault, StashError, Timestamp};
 
 use super::{m, with_caps};
 use crate::mutants::Mutant;
+use crate::mutants::files::f;
+use crate::reference::files::{self, RowFlaw};
 use crate::reference::stash::{Answer, CAPS, Place, Rules, apply};
 use crate::reference::{Due, gap, lock};
+
+/// What a stash in files declares that is about processes only.
+const PROCESS: Caps = files::CAPS.with_durability(Durability::Process);
 
 /// A stash that is there again when it is opened again. Nobody takes the process or the power away.
 const DURABLE: Caps = CAPS.with_durability(Durability::Power);
@@ -51,25 +54,12 @@ const NOT_CUT: u64 = 2;
 
 fn opened_again() -> Vec<Mutant> {
     vec![
-        with_caps(
-            DURABLE,
-            "st-reopen-empty-is-new",
+        f(
+            "st-file-empty-is-new",
             "ST-9",
             &["ST-1", "ST-6", "ST-7", "ST-13", "C-2"],
-            "the frontiers are written along with the rows, so a collection without rows is a new one when it is opened again",
-            |s| {
-                s.place.counter.fetch_add(1, SeqCst);
-                s.close = Box::new(|place| {
-                    if place.counter.fetch_sub(1, SeqCst) > 1 {
-                        return;
-                    }
-                    let mut state = lock(&place.state);
-                    let collections = state.collections.values_mut();
-                    for collection in collections.filter(|it| it.rows.is_empty()) {
-                        collection.frontiers = Frontiers::new();
-                    }
-                });
-            },
+            "the frontiers are found by the rows, so a collection without rows is a new one once the stash is opened again",
+            || files::stash(PROCESS, RowFlaw::EmptyIsNew),
         ),
         with_caps(
             DURABLE,
@@ -111,22 +101,12 @@ fn opened_again() -> Vec<Mutant> {
                 });
             },
         ),
-        with_caps(
-            DURABLE,
-            "st-ids-from-the-greatest",
+        f(
+            "st-file-ids-from-the-greatest",
             "ST-1",
             &[],
             "when the stash is opened the next id is the one after the greatest that is there, dropped ones or not",
-            |s| {
-                if s.place.counter.fetch_add(1, SeqCst) == 0 {
-                    let mut state = lock(&s.place.state);
-                    let last = state.collections.keys().next_back();
-                    state.next = last.map_or(0, |id| id.get() + 1);
-                }
-                s.close = Box::new(|place| {
-                    place.counter.fetch_sub(1, SeqCst);
-                });
-            },
+            || files::stash(PROCESS, RowFlaw::IdsFromTheGreatest),
         ),
         m(
             "st-names-cached",
@@ -254,7 +234,7 @@ fn second_times() -> Vec<Mutant> {
         m(
             "st-zero-removes",
             "ST-5",
-            &["ST-3"],
+            &["ST-3", "ST-4"],
             "a difference of zero is taken for the row's removal",
             |s| {
                 s.rules.apply = Box::new(|collection, op| {
