@@ -5,6 +5,7 @@ use larder_traits::{Diff, StashError, Timestamp};
 use super::{Names, at, both_read, empty, races, refuses, row};
 use crate::check::{Check, Engine, Outcome};
 use crate::cx::Cx;
+use crate::model::stash::Update;
 use crate::stash::World;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -205,7 +206,7 @@ async fn st_5_4(cx: &Cx<dyn World>) -> Outcome {
 }
 
 /// Batches at `time` of which nothing is to be seen once they were taken.
-fn nothing_at(time: Timestamp) -> Vec<Vec<((String, String), Timestamp, Diff)>> {
+fn nothing_at(time: Timestamp) -> Vec<Vec<Update<String, String>>> {
     vec![
         vec![row("new", "v", time, 1), row("new", "v", time, -1)],
         vec![row("k", "v", time, 0)],

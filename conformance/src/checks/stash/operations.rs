@@ -143,7 +143,7 @@ pub(super) fn lists(weights: Weights) -> impl Strategy<Value = Vec<Op>> {
 
 /// The same, closed by all and opened again between any two.
 pub(super) fn lists_closed(weights: Weights) -> impl Strategy<Value = Vec<Op>> {
-    let op = prop_oneof![2 => op(weights), 1 => (1..4_u8).prop_map(Op::Close)];
+    let op = prop_oneof![7 => op(weights), 1 => (1..3_u8).prop_map(Op::Close)];
     prop::collection::vec(op, 1..model::CASE_LEN_MAX)
 }
 
