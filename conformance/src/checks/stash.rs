@@ -1,5 +1,6 @@
 //! The checks of `Stash`.
 
+mod appends;
 mod batches;
 mod changes;
 mod collections;
@@ -10,10 +11,12 @@ mod drops;
 mod faults;
 mod frontiers;
 mod handles;
+mod made_again;
 mod methods;
 mod names;
 mod operations;
 mod peeks;
+mod races;
 mod rows;
 #[cfg(test)]
 mod tests;

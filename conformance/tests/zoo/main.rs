@@ -73,8 +73,9 @@ fn named(name: &str) -> Vec<Suite> {
 }
 
 /// The stores in plain files that are right.
-fn lasting() -> [(&'static str, Suite); 7] {
-    use reference::files::{self, CAPS, CutFlaw, Flaw, FrameFlaw, KvFlaw, LogFlaw, RowFlaw};
+fn lasting() -> [(&'static str, Suite); 8] {
+    use reference::files::{self, CAPS, CutFlaw, Flaw, FrameFlaw, KvFlaw};
+    use reference::files::{LogFlaw, RowFlaw, SlotFlaw};
     let frames = FrameFlaw::Files(Flaw::None);
     let rows = RowFlaw::Files(Flaw::None);
     [
@@ -83,6 +84,10 @@ fn lasting() -> [(&'static str, Suite); 7] {
         (
             "blob_store_with_a_log",
             files::frame_log(CAPS, CutFlaw::None),
+        ),
+        (
+            "blob_store_with_slots",
+            files::frame_slots(CAPS, SlotFlaw::None),
         ),
         ("stash", files::stash(CAPS, rows)),
         ("backend", files::backend(CAPS, Flaw::None)),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::content::{Content, filled, frame, own_frame};
 use super::{durable, guid, reads, threads, work};
 use crate::blob_store::{Batch, Handle, World};
-use crate::check::{Check, Engine, Outcome, Stop};
+use crate::check::{Check, Engine, Gate, Outcome, Stop};
 use crate::checks::outlives_power;
 use crate::cx::Cx;
 use crate::engine::power;
@@ -68,6 +68,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("torn range, buffers mixed up")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(reads::bs_2_5(cx))),
+    Check::new(
+        "BS-2.6",
+        "frames of zeros in part, over other frames and where deleted ones were: whole, to each byte",
+    )
+    .kills("zeros that are not written, the rest of an older frame")
+    .run(|cx| Box::pin(bs_2_6(cx))),
     Check::new("BS-3.1", "writes, deletes, a flush, a power cut: all there")
         .kills("missing sync")
         .gate(outlives_power)
@@ -287,6 +293,98 @@ async fn bs_2_4(cx: &Cx<dyn World>) -> Outcome {
         on_a_thread.map_err(|e| Stop::fail("a read on a thread", e.to_string(), "no panic"))??;
     }
     shown(&a, &holds)
+}
+
+/// The frame of `tag`, of which the sectors that `is_zero` names are zeros.
+fn with_zeros(tag: u64, is_zero: impl Fn(usize) -> bool) -> AlignedBlobBuf {
+    const SECTOR: usize = 512;
+    let mut buf = frame(tag);
+    for (at, sector) in buf.chunks_exact_mut(SECTOR).enumerate() {
+        if is_zero(at) {
+            sector.fill(0);
+        }
+    }
+    buf
+}
+
+/// Whether the sector of that number is zeros.
+type Part = fn(usize) -> bool;
+
+/// How a place comes to be free in BS-2.6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freed {
+    Overwritten,
+    Deleted,
+    Flushed,
+    Reopened,
+}
+
+async fn bs_2_6(cx: &Cx<dyn World>) -> Outcome {
+    const SECTORS: usize = PAGE_SIZE / 512;
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let parts: [(&str, Part); 9] = [
+        ("the first sector", |at| at == 0),
+        ("the first half", |at| at < SECTORS / 2),
+        ("all but the first sector", |at| at > 0),
+        ("the last half", |at| at >= SECTORS / 2),
+        ("the last sector", |at| at == SECTORS - 1),
+        ("all but the last sector", |at| at < SECTORS - 1),
+        ("every second sector", |at| at % 2 == 0),
+        ("the middle", |at| {
+            (SECTORS / 4..SECTORS * 3 / 4).contains(&at)
+        }),
+        ("every sector", |_| true),
+    ];
+    let ways = [
+        Freed::Overwritten,
+        Freed::Deleted,
+        Freed::Flushed,
+        Freed::Reopened,
+    ];
+    let outlasts = durable(&cx.caps) == Gate::Run;
+    let mut is_picked = cx.sample();
+    let (mut tag, mut name, mut dst) = (0, 0, frame(3));
+    for freed in ways {
+        if freed == Freed::Reopened && !outlasts {
+            continue;
+        }
+        for (what, is_zero) in parts {
+            tag += 1;
+            for before in [filled(7), frame(tag)] {
+                if !is_picked() {
+                    continue;
+                }
+                let old = guid(name);
+                a.write_buf(old, &before)?;
+                if freed == Freed::Flushed || freed == Freed::Reopened {
+                    a.flush()?;
+                }
+                let first = if freed == Freed::Overwritten {
+                    name
+                } else {
+                    b.delete(old)?;
+                    name + 1
+                };
+                if freed == Freed::Flushed || freed == Freed::Reopened {
+                    a.flush()?;
+                }
+                if freed == Freed::Reopened {
+                    (a, b) = cx.reopen("p", [a, b]).await?;
+                }
+                let src = with_zeros(tag + 1_000, is_zero);
+                cx.log().push(format!("{what} zero, {freed:?}"));
+                for at in [first, first + 1] {
+                    a.write_buf(guid(at), &src)?;
+                    whole(cx, &b, guid(at), &mut dst, &src)?;
+                }
+                for at in [first, first + 1] {
+                    a.delete(guid(at))?;
+                }
+                name += 3;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn shown(reader: &Handle, holds: &[Option<u64>]) -> Outcome {

@@ -7,6 +7,7 @@ use larder_traits::Change;
 use super::{at, change, concurrent, for_ever, id, meetings, random, writer};
 use crate::change_log::{Handle, World, differ};
 use crate::check::{Check, Engine, Outcome, Stop};
+use crate::checks::ended;
 use crate::cx::Cx;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -35,6 +36,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("renewal that reads and then writes, leases looked at before the claim")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(meetings::cl_4_4(cx))),
+    Check::new(
+        "CL-4.5",
+        "leases that end before, at and after the Unix epoch hold until then and not longer",
+    )
+    .kills("zero for none or for ever, rounded the wrong way before the epoch")
+    .run(|cx| Box::pin(cl_4_5(cx))),
     Check::new(
         "CL-5.1",
         "a claim takes what others have no lease for, up to its limit, and answers with that",
@@ -68,6 +75,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("owner looked at before the write, stale answer of a claim")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(concurrent::cl_5_5(cx))),
+    Check::new(
+        "CL-5.6",
+        "claims of a few at once of more than all of them ask for: each gets as many as its limit",
+    )
+    .kills("chosen before it is taken, fewer than there are")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(meetings::cl_5_6(cx))),
     Check::new(
         "CL-6.1",
         "each change is a register, and what is listed is one moment, with a handle for each client",
@@ -187,6 +201,61 @@ async fn cl_4_3(cx: &Cx<dyn World>) -> Outcome {
     // A millisecond later all are free, also those of the claimants, who have no lease.
     let all: Vec<Change> = (0..6).map(|n| change(n, 0)).collect();
     claims("after all leases have ended", &a, 90, at(7_003), &all).await
+}
+
+async fn cl_4_5(cx: &Cx<dyn World>) -> Outcome {
+    const MILLI: i128 = 1_000_000;
+    const DAY: i128 = 86_400_000 * MILLI;
+    let (a, b) = cx.open_two("p").await?;
+    let after = |nanos: i128| {
+        let long = Duration::from_nanos(u64::try_from(nanos.unsigned_abs()).unwrap_or(u64::MAX));
+        let epoch = SystemTime::UNIX_EPOCH;
+        let time = if nanos < 0 {
+            epoch.checked_sub(long)
+        } else {
+            epoch.checked_add(long)
+        };
+        time.ok_or_else(|| Stop::Ignored("there is no time before the Unix epoch here".into()))
+    };
+    let whole = [-DAY, -1_000 * MILLI, -MILLI, 0, MILLI, 1_000 * MILLI, DAY];
+    let parts = [-MILLI + 1, -MILLI / 3, -1, 0, 1, MILLI / 2, MILLI - 1];
+    let ends = whole
+        .iter()
+        .flat_map(|whole| parts.map(|part| whole + part));
+    let mut is_picked = cx.sample();
+    for (n, end) in (1..).zip(ends) {
+        // The epoch itself everywhere.
+        if end != 0 && !is_picked() {
+            continue;
+        }
+        let (owner, own) = (writer(n), change(n, 0));
+        a.record(owner, &own).await?;
+        let renewed = a.try_renew(owner, after(end)?).await;
+        ended(&format!("renew until {end} ns after the epoch"), &renewed)?;
+        if renewed.is_err() && end < 0 {
+            // A log that counts from the epoch may say that it cannot do that.
+            a.complete(owner, own.id).await?;
+            continue;
+        }
+        renewed.map_err(|e| Stop::error(format!("renew until {end} ns after the epoch"), &e))?;
+        for early in [1, MILLI / 4, MILLI, DAY] {
+            let what = format!("{early} ns before the end of a lease, {end} ns after the epoch");
+            claims(&what, &b, 1_000, after(end - early)?, &[]).await?;
+        }
+        // It may be kept to the millisecond, and then ends a little later.
+        let late = if end % MILLI == 0 { 0 } else { MILLI };
+        let what = format!("after the end of a lease, {end} ns after the epoch");
+        claims(
+            &what,
+            &b,
+            1_000,
+            after(end + late)?,
+            std::slice::from_ref(&own),
+        )
+        .await?;
+        b.complete(writer(1_000), own.id).await?;
+    }
+    Ok(())
 }
 
 async fn cl_5_1(cx: &Cx<dyn World>) -> Outcome {

@@ -1,11 +1,14 @@
-//! CL-4.4 and CL-6.2: a claim that meets a renewal or a list, and renewals that meet.
+//! CL-4.4, CL-5.6 and CL-6.2: a claim that meets a renewal, another claim or a list, and renewals that meet.
+
+use std::sync::Arc;
 
 use larder_traits::Change;
+use tokio::sync::Barrier;
 
 use super::concurrent::panicked;
 use super::{at, change, for_ever, id, writer};
 use crate::change_log::{Handle, World};
-use crate::check::Outcome;
+use crate::check::{Outcome, Stop};
 use crate::cx::Cx;
 
 /// Who claims, and has a lease for all time.
@@ -121,6 +124,50 @@ pub(super) async fn cl_6_2(cx: &Cx<dyn World>) -> Outcome {
         for change in &all {
             a.complete(claimant, change.id).await?;
         }
+    }
+    Ok(())
+}
+
+/// Claims at once, each of a few, of which there are more than all of them may take.
+pub(super) async fn cl_5_6(cx: &Cx<dyn World>) -> Outcome {
+    const CLAIMANTS: u64 = 3;
+    let (a, b) = cx.open_two("p").await?;
+    for claimant in 0..CLAIMANTS {
+        a.renew(writer(claimant), for_ever()).await?;
+    }
+    for round in 1..=rounds(cx).div_ceil(2) {
+        let limits = [1, 1 + round % 2, 1 + round % 3];
+        let asked: u64 = limits.iter().sum();
+        let mut all: Vec<Change> = (0..asked).map(|n| change(10 * round + n, n)).collect();
+        for (n, change) in (0..).zip(&all) {
+            a.record(writer(1_000 + n % 2), change).await?;
+        }
+        all.sort_by_key(|change| change.id);
+        let start = Arc::new(Barrier::new(limits.len()));
+        let tasks = (0..).zip(limits).map(|(claimant, limit)| {
+            let handle = if claimant == 1 { b.clone() } else { a.clone() };
+            let start = Arc::clone(&start);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            tokio::spawn(async move {
+                start.wait().await;
+                let claimed = handle.claim(writer(claimant), at(0), limit).await?;
+                Ok::<_, Stop>((claimant, limit, claimed))
+            })
+        });
+        let mut claimed: Vec<Change> = Vec::new();
+        for task in tasks.collect::<Vec<_>>() {
+            let (claimant, limit, got) = task.await.map_err(|e| panicked(&e))??;
+            let what = format!("a claim of {limit}, of {asked} that were enough for all");
+            cx.eq(what, &got.len(), &limit)?;
+            let what = "what it was told to have claimed";
+            b.expect(what, writer(claimant), &got).await?;
+            for change in &got {
+                a.complete(writer(claimant), change.id).await?;
+            }
+            claimed.extend(got);
+        }
+        claimed.sort_by_key(|change| change.id);
+        cx.eq("what was claimed at once", &claimed, &all)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use larder_traits::{Caps, Durability};
 
-use super::work;
+use super::{random, work};
 use crate::change_log::World;
 use crate::check::{Check, Engine, Gate, Level, Outcome};
 use crate::cx::Cx;
@@ -28,6 +28,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Power])
     .gate(crate::checks::outlives_power)
     .run(|cx| Box::pin(cl_7_2(cx))),
+    Check::new(
+        "CL-7.3",
+        "closed by all and opened again between any two operations, the log answers as the model does",
+    )
+    .kills("replay in another order, last renewal wins, leases swept at the open")
+    .level(Level::Declared)
+    .engines(&[Engine::Model])
+    .gate(durable)
+    .run(|cx| Box::pin(random::cl_7_3(cx))),
 ];
 
 fn durable(caps: &Caps) -> Gate {

@@ -6,8 +6,10 @@ use larder_traits::{
 };
 
 use super::methods::Write;
-use super::operations::{Looks, Weights, lists, side_by_side};
-use super::{Names, append, at, both_read, empty, faults, names, refuses, row, work};
+use super::operations::{Looks, Weights, lists, lists_closed, side_by_side};
+use super::{
+    Names, append, appends, at, both_read, empty, faults, names, races, refuses, row, work,
+};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
 use crate::checks::outlives_power;
 use crate::cx::{Cx, brief};
@@ -38,6 +40,19 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("split transaction")
     .engines(&[Engine::Sequential, Engine::Fault])
     .run(|cx| Box::pin(st_12_3(cx))),
+    Check::new(
+        "ST-12.4",
+        "appends of every make: equal rows in two collections, no row at all, each refused for each reason",
+    )
+    .kills("summed over collections, nothing to write taken for nothing to do")
+    .run(|cx| Box::pin(appends::st_12_4(cx))),
+    Check::new(
+        "ST-12.5",
+        "of appends at once that expect one upper one is taken, wherever its rows and its seal are",
+    )
+    .kills("compared before the commit")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(races::st_12_5(cx))),
     Check::new(
         "ST-13.1",
         "after a kill in any method, what was acknowledged is there, and nothing is half there",
@@ -100,6 +115,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("stuck")
     .engines(&[Engine::Fault])
     .run(|cx| Box::pin(faults::st_13_5(cx))),
+    Check::new(
+        "ST-13.9",
+        "closed by all and opened again between any two operations, all that is read is the model's",
+    )
+    .kills("replayed twice, lost at the second open")
+    .engines(&[Engine::Model])
+    .run(|cx| Box::pin(st_13_9(cx))),
 ];
 
 async fn st_12_1(cx: &Cx<dyn World>) -> Outcome {
@@ -426,6 +448,31 @@ async fn st_13_1(cx: &Cx<dyn World>) -> Outcome {
 async fn st_13_4(cx: &Cx<dyn World>) -> Outcome {
     let ends = kill::kills(cx.profile);
     kill::survives(cx, |cx| Box::pin(work::hire_frontiers(cx)), &ends).await
+}
+
+async fn st_13_9(cx: &Cx<dyn World>) -> Outcome {
+    const LOOKS: Looks = Looks {
+        iter: true,
+        keys: false,
+        frontiers: true,
+        peeks: false,
+        consolidate: false,
+        everywhere: true,
+    };
+    let weights = Weights {
+        update: 4,
+        frontier: 2,
+        consolidate: 2,
+        batch: 1,
+    };
+    model::run(cx, lists_closed(weights), |cx, list| {
+        Box::pin(async move {
+            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
+            let values = ["", "v", "w"].map(str::to_owned);
+            side_by_side(cx, list, LOOKS, &keys, &values).await
+        })
+    })
+    .await
 }
 
 async fn st_13_2(cx: &Cx<dyn World>) -> Outcome {

@@ -2,9 +2,10 @@
 
 use larder_traits::{Diff, StashError, Timestamp};
 
-use super::{Names, at, both_read, empty, refuses, row};
-use crate::check::{Check, Outcome};
+use super::{Names, at, both_read, empty, races, refuses, row};
+use crate::check::{Check, Engine, Outcome};
 use crate::cx::Cx;
+use crate::model::stash::Update;
 use crate::stash::World;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -32,6 +33,19 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("parameter limit")
     .run(|cx| Box::pin(st_5_4(cx))),
+    Check::new(
+        "ST-5.5",
+        "batches that cancel out, or say nothing, are taken and refused by their times like any other",
+    )
+    .kills("summed before it is checked")
+    .run(|cx| Box::pin(st_5_5(cx))),
+    Check::new(
+        "ST-5.6",
+        "updates that meet a seal: what is read behind it stays, what was taken is there",
+    )
+    .kills("time compared before the commit")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(races::st_5_6(cx))),
 ];
 
 async fn st_5_1(cx: &Cx<dyn World>) -> Outcome {
@@ -189,4 +203,65 @@ async fn st_5_4(cx: &Cx<dyn World>) -> Outcome {
     )?;
     let found = a.iter_key(c, &name(last)).await?.len();
     cx.eq("the last of them by its key", &found, &1)
+}
+
+/// Batches at `time` of which nothing is to be seen once they were taken.
+fn nothing_at(time: Timestamp) -> Vec<Vec<Update<String, String>>> {
+    vec![
+        vec![row("new", "v", time, 1), row("new", "v", time, -1)],
+        vec![row("k", "v", time, 0)],
+        vec![row("new", "v", time, 0), row("new", "w", time, 0)],
+        vec![
+            row("new", "v", time, Diff::MAX),
+            row("new", "v", time, 1),
+            row("new", "v", time, Diff::MIN),
+        ],
+        vec![
+            row("k", "v", time, -1),
+            row("new", "v", time, 2),
+            row("k", "v", time, 1),
+            row("new", "v", time, -2),
+        ],
+    ]
+}
+
+async fn st_5_5(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    for upper in [at(10), at(Timestamp::MAX), empty()] {
+        let c: Names = a.collection(&format!("sealed to {upper}")).await?;
+        let kept = vec![row("k", "v", 1, 1)];
+        a.update_many(c, kept.clone()).await?;
+        a.seal(c, upper.clone()).await?;
+        let first = upper.as_option().copied();
+        for late in [first.map_or(Timestamp::MAX, |first| first - 1), 5, 1] {
+            for batch in nothing_at(late) {
+                let beside = batch
+                    .iter()
+                    .cloned()
+                    .chain(first.map(|at| row("l", "v", at, 1)));
+                let beside: Vec<_> = beside.collect();
+                for rows in [batch, beside] {
+                    let result = b.update_many(c, rows).await;
+                    let what = "a batch with sealed times that says nothing";
+                    refuses!(what, result, StashError::TimeBeforeUpper { .. })?;
+                }
+            }
+            let result = b.update(c, ("k".into(), "v".into()), late, 0).await;
+            let what = "an update of nothing with a sealed time";
+            refuses!(what, result, StashError::TimeBeforeUpper { .. })?;
+            both_read(cx, "rows after refusals", [&mut a, &mut b], c, &kept).await?;
+        }
+        for batch in first.into_iter().flat_map(nothing_at) {
+            b.update_many(c, batch).await?;
+            let what = "rows after a batch that says nothing";
+            both_read(cx, what, [&mut a, &mut b], c, &kept).await?;
+        }
+        cx.eq(
+            "upper after batches that say nothing",
+            &a.upper(c).await?,
+            &upper,
+        )?;
+        std::mem::swap(&mut a, &mut b);
+    }
+    Ok(())
 }

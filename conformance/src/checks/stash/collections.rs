@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use larder_traits::stash::StashDriverExt;
 use larder_traits::{StashCollection, StashError, Timestamp};
 
-use super::{Names, at, both_read, refuses, row};
-use crate::check::{Check, Outcome, Stop};
+use super::{Names, at, both_read, made_again, refuses, row};
+use crate::check::{Check, Engine, Outcome, Stop};
 use crate::cx::Cx;
 use crate::stash::{Handle, World};
 
@@ -42,6 +42,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("rows come back")
     .run(|cx| Box::pin(st_1_5(cx))),
+    Check::new(
+        "ST-1.6",
+        "made, dropped and made again by any handle, closed by all between: one id on all, and never again",
+    )
+    .kills("names remembered by a handle, ids counted anew")
+    .engines(&[Engine::Model])
+    .run(|cx| Box::pin(made_again::st_1_6(cx))),
 ];
 
 async fn st_1_1(cx: &Cx<dyn World>) -> Outcome {

@@ -1,6 +1,7 @@
 //! ST-6 to ST-10: sealing, compacting, consolidating, and the time of a peek.
 
 use larder_traits::{StashError, Timestamp};
+use proptest::prelude::*;
 
 use super::operations::{Looks, Weights, lists, side_by_side};
 use super::rows::filled;
@@ -8,6 +9,7 @@ use super::{Names, at, both_read, concurrent, empty, refuses, row, sealed};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
 use crate::engine::{cost, model};
+use crate::model::stash::Collection;
 use crate::stash::World;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -56,6 +58,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Report)
     .engines(&[Engine::Report])
     .run(|cx| Box::pin(st_8_3(cx))),
+    Check::new(
+        "ST-8.4",
+        "consolidated again and again, with writes and compactions between or without: folded each time",
+    )
+    .kills("only what was written since the last time")
+    .run(|cx| Box::pin(st_8_4(cx))),
     Check::new(
         "ST-9.1",
         "since and upper are the model's after each of many operations, on both handles",
@@ -362,6 +370,55 @@ async fn st_8_2(cx: &Cx<dyn World>) -> Outcome {
         format!("{none} while it was new, {left} now"),
         "no row",
     )
+}
+
+async fn st_8_4(cx: &Cx<dyn World>) -> Outcome {
+    const KEYS: i64 = 6;
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    let none = cx.rows("p").await?;
+    let mut model = Collection::default();
+    let mut rng = cx.rng();
+    let (mut upper, mut since) = (0, 0);
+    let broken = |e: StashError| Stop::Inconclusive(format!("the model refused a call: {e}"));
+    for round in 0..cx.times(60, 8) {
+        // What is written is taken back later, at another time, now before the rows are folded and now after.
+        if round % 3 != 2 {
+            let diff = if round % 3 == 0 { 1 } else { -1 };
+            let time = upper + rng.random_range(0..3);
+            let rows: Vec<_> = (0..KEYS)
+                .map(|key| row(&key.to_string(), "v", time, diff))
+                .collect();
+            a.update_many(c, rows.clone()).await?;
+            model.update_many(rows).map_err(broken)?;
+        }
+        upper += rng.random_range(0..4);
+        a.seal(c, at(upper)).await?;
+        model.seal(at(upper)).map_err(broken)?;
+        for _ in 0..rng.random_range(1..4) {
+            if rng.random_range(0..4) > 0 {
+                since = rng.random_range(since..=upper);
+                b.compact(c, at(since)).await?;
+                model.compact(at(since)).map_err(broken)?;
+            }
+            match rng.random_range(0..3) {
+                0 => a.consolidate_batch(&[c]).await?,
+                _ => b.consolidate(c).await?,
+            }
+            model.consolidate().map_err(broken)?;
+            let (found, most) = (cx.rows("p").await?, model.rows().len());
+            cx.require(
+                found.saturating_sub(none) <= u64::try_from(most).unwrap_or_default() + 1,
+                format!("the number of rows consolidated at {since}, in round {round}"),
+                format!("{none} while it was new, {found} now"),
+                format!("at most {most} more: those up to since are folded"),
+            )?;
+            let rows = model.iter().map_err(broken)?;
+            both_read(cx, "rows consolidated again", [&mut a, &mut b], c, &rows).await?;
+        }
+        std::mem::swap(&mut a, &mut b);
+    }
+    Ok(())
 }
 
 async fn st_9_1(cx: &Cx<dyn World>) -> Outcome {

@@ -82,6 +82,8 @@ pub(super) enum Op {
     ConsolidateBatch(Vec<usize>),
     /// Go on with a new handle in place of one of the two.
     Reopen,
+    /// Drop both and open new ones, so many times, and only read in between.
+    Close(u8),
 }
 
 /// How often each operation comes.
@@ -136,9 +138,19 @@ fn row() -> impl Strategy<Value = Row> + Clone {
 }
 
 pub(super) fn lists(weights: Weights) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(weights), 1..model::CASE_LEN_MAX)
+}
+
+/// The same, closed by all and opened again between any two.
+pub(super) fn lists_closed(weights: Weights) -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![7 => op(weights), 1 => (1..3_u8).prop_map(Op::Close)];
+    prop::collection::vec(op, 1..model::CASE_LEN_MAX)
+}
+
+fn op(weights: Weights) -> impl Strategy<Value = Op> + Clone {
     let to = || 0..COLLECTIONS.len();
     let items = || prop::collection::vec((to(), frontier()), 0..4);
-    let op = prop_oneof![
+    prop_oneof![
         weights.update => (to(), prop::collection::vec(row(), 0..5))
             .prop_map(|(to, rows)| Op::UpdateMany { to, rows }),
         weights.update => (to(), row()).prop_map(|(to, row)| Op::Update { to, row }),
@@ -149,14 +161,13 @@ pub(super) fn lists(weights: Weights) -> impl Strategy<Value = Vec<Op>> {
         weights.batch => items().prop_map(Op::CompactBatch),
         weights.batch => prop::collection::vec(to(), 0..4).prop_map(Op::ConsolidateBatch),
         1 => Just(Op::Reopen),
-    ];
-    prop::collection::vec(op, 1..model::CASE_LEN_MAX)
+    ]
 }
 
 /// The two handles, the model, and how to spell keys and values.
 struct Pair<'a, K: Key, V: Data> {
     cx: &'a Cx<dyn World>,
-    handles: [Handle; 2],
+    handles: Vec<Handle>,
     ids: Vec<StashCollection<K, V>>,
     model: Stashes<K, V>,
     keys: &'a [K],
@@ -184,7 +195,7 @@ where
     }
     let mut pair = Pair {
         cx,
-        handles: [a, b],
+        handles: vec![a, b],
         ids,
         model,
         keys,
@@ -306,6 +317,20 @@ where
                 let name = ["a", "b"][writer];
                 self.handles[writer] = self.cx.open_as(name, "p").await?;
                 Ok(Vec::new())
+            }
+            Op::Close(times) => {
+                for time in 1..=*times {
+                    self.cx.log().push("all handles are dropped".into());
+                    self.handles.clear();
+                    for name in ["a", "b"] {
+                        self.handles.push(self.cx.open_as(name, "p").await?);
+                    }
+                    // The last time, whoever called looks.
+                    for c in (0..COLLECTIONS.len()).filter(|_| time < *times) {
+                        self.look(writer, c).await?;
+                    }
+                }
+                Ok((0..COLLECTIONS.len()).collect())
             }
             Op::SealBatch(_) | Op::CompactBatch(_) | Op::ConsolidateBatch(_) => {
                 self.batch(writer, op).await

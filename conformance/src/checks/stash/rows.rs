@@ -32,6 +32,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         .level(Level::Report)
         .engines(&[Engine::Report])
         .run(|cx| Box::pin(st_4_2(cx))),
+    Check::new("ST-4.3", "a key of more rows than any page, and long keys that part at their last byte, are each found whole")
+        .kills("one page, index over a prefix")
+        .run(|cx| Box::pin(st_4_3(cx))),
 ];
 
 async fn st_4_2(cx: &Cx<dyn World>) -> Outcome {
@@ -355,4 +358,91 @@ async fn odd_keys(cx: &Cx<dyn World>) -> Outcome {
         &b.iter_key(c, &2).await?,
         &Vec::new(),
     )
+}
+
+async fn st_4_3(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    let at_once = cx.caps.stash.batch_rows_max.clamp(1, 400);
+    // One key of many values, one of many times, and one of few beside them.
+    let count = i64::try_from(cx.times(1_100, 300)).unwrap_or(300);
+    let values = (0..count).map(|n| row("values", &format!("{n:05}"), 1, 1));
+    let times = (0..count).map(|n| row("times", "v", 1 + n, 1));
+    let rows: Vec<_> = values.chain(times).chain([row("few", "v", 1, 1)]).collect();
+    for some in rows.chunks(at_once) {
+        a.update_many(c, some.to_vec()).await?;
+    }
+    let of = |key: &str| -> Vec<_> {
+        let own = rows.iter().filter(|((of, _), ..)| of == key);
+        own.map(|((_, value), time, diff)| (value.clone(), *time, *diff))
+            .collect()
+    };
+    let found_whole = async |b: &mut Handle, what: &str| {
+        for key in ["values", "times", "few"] {
+            let seen = b.iter_key(c, &key.to_owned()).await?;
+            let (count, expected) = (seen.len(), of(key));
+            cx.eq(
+                format!("how many rows of {key}, {what}"),
+                &count,
+                &expected.len(),
+            )?;
+            cx.eq(format!("the rows of {key}, {what}"), &seen, &expected)?;
+        }
+        Ok::<(), Stop>(())
+    };
+    found_whole(&mut b, "as written").await?;
+    a.seal(c, at(count + 1)).await?;
+    a.consolidate(c).await?;
+    found_whole(&mut b, "consolidated").await?;
+    long_keys(cx, a, b).await
+}
+
+/// ST-4.3: keys of one length that begin alike, and the beginning itself.
+async fn long_keys(cx: &Cx<dyn World>, mut a: Handle, mut b: Handle) -> Outcome {
+    /// What the codec may put around a text.
+    const AROUND: usize = 16;
+    let c: Names = a.collection("long").await?;
+    let longest = cx.caps.stash.row_len_bytes_max.saturating_sub(AROUND);
+    let lens = [
+        8, 16, 32, 64, 128, 255, 256, 512, 900, 1_024, 2_048, 8_192, longest,
+    ];
+    let mut keys = Vec::new();
+    for len in lens.into_iter().filter(|len| *len <= longest.min(1 << 16)) {
+        for less in [1, 2] {
+            let shared = "k".repeat(len - less);
+            let ends = ["a", "b", "c"].map(|end| format!("{shared}{end}{}", "z".repeat(less - 1)));
+            keys.extend(ends);
+        }
+    }
+    let value = |n: usize| format!("{n}");
+    let rows: Vec<_> = (0..)
+        .zip(&keys)
+        .map(|(n, key)| row(key, &value(n), 1, 1))
+        .collect();
+    // The last first, so that whatever is found first is not always the right one.
+    for some in rows.rchunks(cx.caps.stash.batch_rows_max.clamp(1, 30)) {
+        a.update_many(c, some.iter().rev().cloned().collect())
+            .await?;
+    }
+    a.seal(c, at(2)).await?;
+    let mut is_picked = cx.sample();
+    for (n, key) in keys.iter().enumerate().filter(|_| is_picked()) {
+        let what = format!("a key of {} bytes, of several that begin alike", key.len());
+        let expected = vec![(value(n), 1, 1)];
+        cx.eq(
+            format!("iter_key of {what}"),
+            &b.iter_key(c, key).await?,
+            &expected,
+        )?;
+        let one = a.peek_key_one(c, key).await?;
+        cx.eq(format!("peek_key_one of {what}"), &one, &Some(value(n)))?;
+        let absent = format!("{}-", &key[..key.len() - 1]);
+        let found = b.iter_key(c, &absent).await?;
+        cx.eq(
+            format!("iter_key of an absent one beside {what}"),
+            &found,
+            &Vec::new(),
+        )?;
+    }
+    Ok(())
 }

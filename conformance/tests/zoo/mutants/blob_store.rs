@@ -11,6 +11,7 @@ use crate::reference::lock;
 
 mod batches;
 mod concurrent;
+mod corners;
 mod failing;
 mod handles;
 mod neighbours;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         reads::reads(),
         reads::ranges(),
         reads::beside_others(),
+        corners::corners(),
     ]
     .into_iter()
     .flatten()

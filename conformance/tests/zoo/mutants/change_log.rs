@@ -9,6 +9,7 @@ use crate::reference::change_log::{Bend, CAPS, RecordStep, Store, suite};
 mod bystanders;
 mod claims;
 mod concurrent;
+mod corners;
 mod dropped;
 mod failing;
 mod handles;
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
+        corners::corners(),
     ]
     .into_iter()
     .flatten()

@@ -27,7 +27,7 @@ pub(crate) fn all() -> Vec<Mutant> {
     .collect()
 }
 
-fn f(
+pub(super) fn f(
     id: &'static str,
     breaks: &'static str,
     also: &'static [&'static str],

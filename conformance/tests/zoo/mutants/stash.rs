@@ -15,6 +15,7 @@ use crate::reference::stash::{Bend, CAPS, apply, suite};
 
 mod bystanders;
 mod concurrent;
+mod corners;
 mod dropped;
 mod failing;
 mod frontiers;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bystanders::bystanders(),
         failing::failing(),
         neighbours::neighbours(),
+        corners::corners(),
     ]
     .into_iter()
     .flatten()

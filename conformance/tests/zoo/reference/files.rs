@@ -24,6 +24,7 @@ mod blob_multi;
 mod blob_store;
 mod change_log;
 mod frame_log;
+mod frame_slots;
 mod kv_client;
 mod stash;
 
@@ -32,6 +33,7 @@ pub(crate) use blob_multi::suite as blob_multi;
 pub(crate) use blob_store::{FrameFlaw, suite as blob_store};
 pub(crate) use change_log::{LogFlaw, suite as change_log};
 pub(crate) use frame_log::{CutFlaw, suite as frame_log};
+pub(crate) use frame_slots::{SlotFlaw, suite as frame_slots};
 pub(crate) use kv_client::{KvFlaw, suite as kv_client};
 pub(crate) use stash::{RowFlaw, suite as stash};
 

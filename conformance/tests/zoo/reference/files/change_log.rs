@@ -1,5 +1,6 @@
 //! `ChangeLog` on plain files: all of it is one value, which is written anew with each change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -28,6 +29,8 @@ pub(crate) enum LogFlaw {
     RenewalNotSynced,
     /// A claim is not synced.
     ClaimNotSynced,
+    /// The first handle forgets the leases of writers without changes.
+    IdleLeasesSwept,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,15 @@ impl Store {
             _ => {}
         }
         Ok(book)
+    }
+
+    fn sweep(&self) -> Result<(), Fault> {
+        let _transaction = lock(&self.files.transaction);
+        self.commit(|book| {
+            let owners: BTreeSet<_> = book.changes.values().map(|it| it.0).collect();
+            book.leases.retain(|writer, _| owners.contains(writer));
+            Ok(())
+        })
     }
 
     /// A change of what is on the medium.
@@ -194,10 +206,14 @@ impl change_log::Open for Logs {
     type Store = Store;
 
     async fn open(&self, place: &str) -> Result<Store, BoxError> {
-        Ok(Store {
-            files: self.world.place(place)?,
-            flaw: self.flaw,
-        })
+        let files = self.world.place(place)?;
+        let is_first = Arc::strong_count(&files) == 1;
+        let flaw = self.flaw;
+        let store = Store { files, flaw };
+        if is_first && flaw == LogFlaw::IdleLeasesSwept {
+            store.sweep()?;
+        }
+        Ok(store)
     }
 }
 

@@ -32,6 +32,14 @@ pub(crate) enum CutFlaw {
     TornEndStays,
     /// The log is cut first, and the frames are written after that.
     CutEarly,
+    /// When both are read, what the file of all frames says is taken, and not what the log says.
+    FramesWin,
+    /// A delete in the log takes back what the log wrote, and nothing from the file of all frames.
+    DeletesOfLogOnly,
+    /// The file of all frames is written anew from what the log says alone.
+    LogOnlyCarried,
+    /// Before an end that a crash has torn, the last whole record is left out too.
+    OneRecordLess,
 }
 
 /// What the log says of a blob.
@@ -121,7 +129,23 @@ impl Store {
         let mut flushed = BTreeMap::new();
         replay(&read(&log.with_extension("frames"))?, &mut flushed)?;
         let bytes = read(&log)?;
-        let len = replay(&bytes, &mut flushed)?;
+        let mut logged = BTreeMap::new();
+        let mut len = replay(&bytes, &mut logged)?;
+        match flaw {
+            CutFlaw::FramesWin => {
+                logged.append(&mut flushed);
+                flushed = logged;
+            }
+            CutFlaw::DeletesOfLogOnly => {
+                logged.retain(|_, known| !matches!(known, Known::Deleted));
+                flushed.append(&mut logged);
+            }
+            CutFlaw::OneRecordLess if len > 0 && len < bytes.len() => {
+                len -= RECORD;
+                replay(&bytes[..len], &mut flushed)?;
+            }
+            _ => flushed.append(&mut logged),
+        }
         if len < bytes.len() && flaw != CutFlaw::TornEndStays {
             let file = File::options().write(true).open(&log)?;
             file.set_len(u64::try_from(len)?)?;
@@ -175,8 +199,14 @@ impl Store {
             self.log.with_extension("frames"),
         );
         let mut file = File::create(&fresh)?;
+        let mut logged = BTreeMap::new();
+        if self.flaw == CutFlaw::LogOnlyCarried {
+            // It has been written by this very store.
+            drop(replay(&read(&self.log)?, &mut logged));
+        }
+        let is_carried = |guid| self.flaw != CutFlaw::LogOnlyCarried || logged.contains_key(guid);
         for (guid, known) in flushed {
-            if matches!(known, Known::Frame(_)) {
+            if matches!(known, Known::Frame(_)) && is_carried(guid) {
                 file.write_all(&record(*guid, known))?;
             }
         }

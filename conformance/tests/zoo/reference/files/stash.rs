@@ -49,6 +49,10 @@ pub(crate) enum RowFlaw {
     ConsolidationNotSynced,
     /// Every other commit is synced.
     EveryOtherSynced,
+    /// Collections without rows begin anew with the first handle.
+    EmptyIsNew,
+    /// The first handle counts ids from the greatest that is there.
+    IdsFromTheGreatest,
 }
 
 const STATE: &[u8] = b"stash";
@@ -74,9 +78,33 @@ fn is_frontier(op: &StashOp) -> bool {
 
 impl Store {
     fn open(files: Arc<Files>, flaw: RowFlaw) -> Answer<Self> {
+        let is_first = Arc::strong_count(&files) == 1;
         let store = Self { files, flaw };
         store.recover()?;
+        if is_first {
+            store.begin()?;
+        }
         Ok(store)
+    }
+
+    /// What the first handle does.
+    fn begin(&self) -> Answer<()> {
+        let _turn = lock(&self.files.transaction);
+        let mut state = self.stored(STATE)?;
+        match self.flaw {
+            RowFlaw::EmptyIsNew => {
+                let collections = state.collections.values_mut();
+                for collection in collections.filter(|it| it.rows.is_empty()) {
+                    collection.frontiers = Frontiers::new();
+                }
+            }
+            RowFlaw::IdsFromTheGreatest => {
+                let last = state.collections.keys().next_back();
+                state.next = last.map_or(0, |id| id.get() + 1);
+            }
+            _ => return Ok(()),
+        }
+        self.store(STATE, &state, Flaw::None)
     }
 
     fn recover(&self) -> Answer<()> {

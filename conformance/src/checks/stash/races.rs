@@ -1,0 +1,200 @@
+//! ST-5.6 and ST-12.5: updates that meet a seal, and appends that expect the same.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use larder_traits::stash::{Append, StashDriver, StashDriverExt};
+use larder_traits::{Classify, Outcome as Effect, StashError, Timestamp};
+use tokio::sync::Barrier;
+
+use super::{Names, at, row, variant};
+use crate::check::{Outcome, Stop, describe};
+use crate::cx::Cx;
+use crate::stash::{Handle, World};
+
+fn rounds(cx: &Cx<dyn World>) -> usize {
+    cx.lin_epochs().clamp(5, 600)
+}
+
+fn ended<T>(joined: Result<Result<T, Stop>, tokio::task::JoinError>) -> Result<T, Stop> {
+    joined.map_err(|e| Stop::fail("a task of the check", e.to_string(), "an end"))?
+}
+
+/// How far the sealer goes in one round.
+const SEALS: i64 = 3;
+
+pub(super) async fn st_5_6(cx: &Cx<dyn World>) -> Outcome {
+    let mut opener = cx.open("p").await?;
+    let mut writers = vec![cx.open_as("w0", "p").await?, cx.open_as("w1", "p").await?];
+    let mut sealer = cx.open_as("seals", "p").await?;
+    for round in 0..rounds(cx) {
+        let c: Names = opener.collection(&format!("c{round}")).await?;
+        opener.seal(c, at(0)).await?;
+        let upper = Arc::new(AtomicI64::new(0));
+        let start = Arc::new(Barrier::new(writers.len() + 1));
+        let share = || (Arc::clone(&upper), Arc::clone(&start));
+        let sealing = tokio::spawn(seal(sealer, c, share(), round % 4));
+        let mut writing = Vec::new();
+        for (n, writer) in writers.into_iter().enumerate() {
+            writing.push(tokio::spawn(write(writer, c, share(), n)));
+        }
+        let mut taken = BTreeSet::new();
+        writers = Vec::new();
+        for task in writing {
+            let (writer, own) = ended(task.await)?;
+            writers.push(writer);
+            taken.extend(own);
+        }
+        let (back, seen) = ended(sealing.await)?;
+        sealer = back;
+        let rows = opener.iter(c).await?;
+        let found: BTreeSet<_> = rows
+            .iter()
+            .map(|((key, _), time, _)| (key.clone(), *time))
+            .collect();
+        cx.eq("the rows of updates that met a seal", &found, &taken)?;
+        for (upper, then) in (1..).zip(seen) {
+            let now: Vec<_> = rows
+                .iter()
+                .filter(|(_, time, _)| *time < upper)
+                .cloned()
+                .collect();
+            let what =
+                format!("the rows before {upper}, which was sealed when they were read first");
+            cx.eq(what, &now, &then)?;
+        }
+    }
+    Ok(())
+}
+
+type Shared = (Arc<AtomicI64>, Arc<Barrier>);
+
+type Rows = Vec<((String, String), Timestamp, i64)>;
+
+/// Seals time after time, and says what was to be read before each of them right then.
+async fn seal(
+    mut handle: Handle,
+    c: Names,
+    (upper, start): Shared,
+    pauses: usize,
+) -> Result<(Handle, Vec<Rows>), Stop> {
+    let mut seen = Vec::new();
+    start.wait().await;
+    for time in 1..=SEALS {
+        for _ in 0..pauses {
+            tokio::task::yield_now().await;
+        }
+        handle.seal(c, at(time)).await?;
+        let rows = handle.iter(c).await?;
+        upper.store(time, Ordering::SeqCst);
+        seen.push(rows.into_iter().filter(|(_, at, _)| *at < time).collect());
+    }
+    Ok((handle, seen))
+}
+
+/// Writes rows at the time that is about to be sealed, and says which were taken.
+async fn write(
+    mut handle: Handle,
+    c: Names,
+    (upper, start): Shared,
+    n: usize,
+) -> Result<(Handle, Vec<(String, Timestamp)>), Stop> {
+    const ROWS: usize = 6;
+    let mut taken = Vec::new();
+    start.wait().await;
+    for at in 0..ROWS {
+        let time = upper.load(Ordering::SeqCst);
+        let key = format!("{n}.{at}");
+        let written = match at % 2 {
+            0 => {
+                handle
+                    .update(c, (key.clone(), String::new()), time, 1)
+                    .await
+            }
+            _ => handle.update_many(c, vec![row(&key, "", time, 1)]).await,
+        };
+        match written {
+            Ok(()) => taken.push((key, time)),
+            Err(failed) => match failed.error {
+                StashError::TimeBeforeUpper { .. } if failed.outcome() == Effect::NotApplied => {}
+                _ => return Err(failed.into()),
+            },
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok((handle, taken))
+}
+
+/// How many clients append at once.
+const CLIENTS: usize = 3;
+
+pub(super) async fn st_12_5(cx: &Cx<dyn World>) -> Outcome {
+    let mut drivers = Vec::new();
+    for _ in 0..CLIENTS {
+        drivers.push(cx.driver("p").await?);
+    }
+    let mut opener = cx.open("p").await?;
+    for round in 0..rounds(cx) {
+        let c: Names = opener.collection(&format!("c{round}")).await?;
+        let start = Arc::new(Barrier::new(CLIENTS));
+        let mut tasks = Vec::new();
+        for (n, driver) in drivers.iter().enumerate() {
+            let (driver, start) = (Arc::clone(driver), Arc::clone(&start));
+            // Rows at the seal, behind it, and before it; in every fourth round none.
+            let time = [6, 7, 5, 9][round % 4];
+            let rows = (round % 8 < 7).then_some(time);
+            tasks.push(tokio::spawn(async move {
+                start.wait().await;
+                race(&*driver, c, n, rows).await
+            }));
+        }
+        let mut taken = Vec::new();
+        for (n, task) in tasks.into_iter().enumerate() {
+            if ended(task.await)? {
+                taken.push(n);
+            }
+        }
+        let what = format!("which of {CLIENTS} appends that expect the same upper were taken");
+        let [one] = taken[..] else {
+            return Err(Stop::fail(what, format!("{taken:?}"), "one of them"));
+        };
+        let rows = opener.iter(c).await?;
+        let keys: Vec<_> = rows.into_iter().map(|((key, _), ..)| key).collect();
+        let expected = if round % 8 < 7 {
+            vec![one.to_string()]
+        } else {
+            Vec::new()
+        };
+        cx.eq("the rows of the append that was taken", &keys, &expected)?;
+        cx.eq("upper after these appends", &opener.upper(c).await?, &at(6))?;
+    }
+    Ok(())
+}
+
+/// Whether an append of this client to a new collection was taken; another may have come first.
+async fn race(
+    driver: &dyn StashDriver,
+    c: Names,
+    n: usize,
+    rows: Option<Timestamp>,
+) -> Result<bool, Stop> {
+    let mut it = Append::new();
+    let rows = rows.map(|time| row(&n.to_string(), "", time, 1));
+    it.collection(c)
+        .expect_upper(at(Timestamp::MIN))
+        .update(rows)
+        .map_err(|e| Stop::error("encoding rows for an append", &e))?
+        .seal(at(6));
+    match driver.append(it).await {
+        Ok(()) => Ok(true),
+        Err(e) => match e {
+            StashError::UpperMismatch { .. } if e.outcome() == Effect::NotApplied => Ok(false),
+            e => Err(Stop::fail(
+                "an append that expects what others expect too",
+                format!("{}: {}", variant(&e), describe(&e)),
+                "Ok, or UpperMismatch, NotApplied",
+            )),
+        },
+    }
+}
