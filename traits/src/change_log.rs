@@ -150,7 +150,7 @@ pub trait ChangeLog: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// As the trait says.
+    /// `InvalidInput` where the log cannot keep the time, as it may be with one before 1970; else as the trait says.
     async fn renew(&self, writer: WriterId, until: SystemTime) -> Result<(), Fault>;
 
     /// Makes `writer` the owner of up to `limit` changes whose present owner is another with no lease or one that has
