@@ -139,7 +139,7 @@ pub(crate) fn successors(rng: &mut TestRng, count: usize, len_max: usize) -> Vec
             _ => next = new[..some(rng, len_max)].to_vec(),
         }
         // The empty one now and then, and then again something.
-        if at % 37 == 0 {
+        if at.is_multiple_of(37) {
             next.clear();
         }
         values.push(next);
