@@ -74,8 +74,8 @@ where
     let until = Instant::now() + cx.patience() / 4;
     let mut rng = cx.rng();
     let mut met = 0;
-    // Half of them are short.
-    for at in 0..2 * cx.lin_epochs() {
+    // Half of them are short, and in some nobody reads.
+    for at in 0..3 * cx.lin_epochs() {
         let kinds = [FaultKind::ErrorBefore, FaultKind::ErrorAfter];
         let kind = kinds[rng.random_range(0..kinds.len())];
         let below = 1 << rng.random_range(1..=NTH_LOG_MAX);
