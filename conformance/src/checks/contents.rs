@@ -4,6 +4,8 @@ use proptest::prelude::RngExt;
 use proptest::test_runner::TestRng;
 
 use super::pattern;
+use crate::cx::Cx;
+use crate::fixture::World;
 
 const PAGE: usize = 4_096;
 
@@ -65,8 +67,8 @@ const BEGINNINGS: [&[u8]; 18] = [
     b"HTTP/1.1 200 OK\r\n\r\n",
 ];
 
-/// Values of odd bytes and of odd shapes, none longer than two hundred thousand bytes.
-pub(crate) fn odd() -> Vec<Vec<u8>> {
+/// Values of odd bytes and of odd shapes, none longer than two hundred thousand bytes; on a server some of them.
+pub(crate) fn odd<W: World + ?Sized>(cx: &Cx<W>) -> Vec<Vec<u8>> {
     let mut values: Vec<Vec<u8>> = vec![
         (0..=u8::MAX).collect(),
         (0..=u8::MAX).rev().cycle().take(70_000).collect(),
@@ -101,20 +103,27 @@ pub(crate) fn odd() -> Vec<Vec<u8>> {
         values.push([&page[..], &hole, &page].concat());
         values.push([&hole[..], &page, &hole].concat());
     }
+    let mut is_taken = cx.sample();
+    values.retain(|_| is_taken());
     values
 }
 
-/// All lengths about which a row, with its key and what a store adds to it, comes to fill a sector or a page.
-pub(crate) fn lengths_about_pages() -> impl Iterator<Item = usize> {
+/// All lengths about which a row, with its key and what a store adds to it, comes to fill a sector or a page; on a server
+/// some of them.
+pub(crate) fn lengths_about_pages<W: World + ?Sized>(cx: &Cx<W>) -> impl Iterator<Item = usize> {
     const ADDED_MAX: usize = 160;
+    let mut is_taken = cx.sample();
     [512, PAGE, 2 * PAGE]
         .into_iter()
         .flat_map(|full| full - ADDED_MAX..=full + 1)
+        .filter(move |_| is_taken())
 }
 
-/// So many values that are to be kept in one place, one over the other. Most differ little from the one before: in a byte,
-/// in what follows it, in where it ends. So many at least as a number of 8 bits cannot count.
-pub(crate) fn successors(rng: &mut TestRng, count: usize, len_max: usize) -> Vec<Vec<u8>> {
+/// Values that are to be kept in one place, one over the other: more than a number of 8 bits can count, on a server
+/// fewer. Most differ little from the one before: in a byte, in what follows it, in where it ends.
+pub(crate) fn successors<W: World + ?Sized>(cx: &Cx<W>, len_max: usize) -> Vec<Vec<u8>> {
+    let (rng, count) = (&mut cx.rng(), cx.times(300, 40));
+    let len_max = len_max.min(20_000);
     let mut values: Vec<Vec<u8>> = vec![pattern("first", len_max / 2)];
     while values.len() < count {
         let at = values.len();

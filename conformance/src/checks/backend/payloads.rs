@@ -107,9 +107,7 @@ async fn bk_2_1(cx: &Cx<dyn World>) -> Outcome {
         }
         kept.push((own, expected));
     }
-    let mut is_taken = cx.sample();
-    let odd = contents::odd().into_iter().filter(|_| is_taken());
-    for (at, payload) in odd.enumerate() {
+    for (at, payload) in contents::odd(cx).into_iter().enumerate() {
         let id = name(&format!("odd-{}", at % 2));
         let payload = Bytes::from(payload);
         if payload.len() <= len_max(&cx.caps, cx.profile) {

@@ -250,9 +250,7 @@ async fn bk_1_5(cx: &Cx<dyn World>) -> Outcome {
 async fn bk_1_6(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
     let id = name("changing");
-    let mut rng = cx.rng();
-    let len_max = len_max(&cx.caps, cx.profile).min(20_000);
-    let payloads = contents::successors(&mut rng, cx.times(300, 40), len_max);
+    let payloads = contents::successors(cx, len_max(&cx.caps, cx.profile));
     for (at, payload) in payloads.into_iter().enumerate() {
         let payload = Bytes::from(payload);
         let (writer, reader) = if at % 3 == 0 { (&b, &a) } else { (&a, &b) };

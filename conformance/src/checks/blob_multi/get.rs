@@ -86,9 +86,7 @@ async fn bm_1_2(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
     let mut random = vec![0; 5_000];
     cx.rng().fill_bytes(&mut random);
-    let mut values = contents::odd();
-    let mut is_taken = cx.sample();
-    values.retain(|_| is_taken());
+    let mut values = contents::odd(cx);
     values.push(random);
     for (at, value) in values.iter().enumerate() {
         a.set(&format!("v{at}"), value.to_vec()).await?;
@@ -127,8 +125,7 @@ async fn bm_1_3(cx: &Cx<dyn World>) -> Outcome {
     // Three parts of an upload in parts, for the two sizes of part that are common.
     lengths.extend([15 * MIB + 1, 24 * MIB + 1]);
     lengths.push(value_len_max(cx));
-    let mut is_taken = cx.sample();
-    lengths.extend(contents::lengths_about_pages().filter(|_| is_taken()));
+    lengths.extend(contents::lengths_about_pages(cx));
     lengths.retain(|&len| len <= value_len_max(cx));
     lengths.sort_unstable();
     lengths.dedup();

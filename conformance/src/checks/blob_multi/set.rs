@@ -4,7 +4,7 @@ use futures_util::future::try_join_all;
 use larder_traits::Atomicity;
 use proptest::prelude::*;
 
-use super::{concurrent, faults, get_is, list_is, places, work};
+use super::{concurrent, faults, get_is, list_is, places, value_len_max, work};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::{contents, outlives_power, pattern};
@@ -134,13 +134,9 @@ async fn replaced(
 }
 
 async fn bm_3_2(cx: &Cx<dyn World>) -> Outcome {
-    const LEN_MAX: usize = 20_000;
     let (a, b) = cx.open_two("p").await?;
-    let mut rng = cx.rng();
-    for (at, value) in contents::successors(&mut rng, cx.times(300, 40), LEN_MAX)
-        .into_iter()
-        .enumerate()
-    {
+    let values = contents::successors(cx, value_len_max(cx));
+    for (at, value) in values.into_iter().enumerate() {
         let (writer, reader) = if at % 3 == 0 { (&b, &a) } else { (&a, &b) };
         writer
             .set_with("k", value.clone(), BOTH[at / 2 % 2])

@@ -290,14 +290,11 @@ async fn stamped(bench: &mut Bench<'_>) -> Outcome {
 async fn hv_9_3(cx: &Cx<dyn World>) -> Outcome {
     let mut bench = Bench::new(cx).await?;
     let len_max = len_max(&cx.caps, cx.profile);
-    let mut is_taken = cx.sample();
-    let odd = contents::odd().into_iter().filter(|_| is_taken());
-    let mut rng = cx.rng();
-    let near = contents::successors(&mut rng, cx.times(300, 40), len_max.min(20_000));
     let (metadata, _) = bench.object(1, 0);
     let (id, target) = (bench.fresh(), name("target"));
     let redirect = point(bench.redirect(&target, 0));
-    for (at, payload) in near.into_iter().chain(odd).enumerate() {
+    let near = contents::successors(cx, len_max);
+    for (at, payload) in near.into_iter().chain(contents::odd(cx)).enumerate() {
         if payload.len() > len_max {
             continue;
         }

@@ -162,11 +162,8 @@ async fn all_as_modelled(
 }
 
 async fn kv_1_2(cx: &Cx<dyn World>) -> Outcome {
-    const LEN_MAX: usize = 20_000;
     let (a, b) = cx.open_two("p").await?;
-    let mut is_taken = cx.sample();
-    let lengths = contents::lengths_about_pages().filter(|_| is_taken());
-    for (at, len) in lengths.enumerate() {
+    for (at, len) in contents::lengths_about_pages(cx).enumerate() {
         // All of them under keys of one length, so that each comes to lie beside rows of its own size.
         let key = format!("row {}", at % 10);
         let value = pattern(&format!("{len}"), len);
@@ -174,8 +171,7 @@ async fn kv_1_2(cx: &Cx<dyn World>) -> Outcome {
         let what = format!("a value of {len} bytes");
         b.expect(&what, &key, Some(&value)).await?;
     }
-    let mut rng = cx.rng();
-    let values = contents::successors(&mut rng, cx.times(300, 40), LEN_MAX);
+    let values = contents::successors(cx, cx.caps.kv_client.value_len_bytes_max);
     for (at, value) in values.into_iter().enumerate() {
         let (writer, reader) = if at % 3 == 0 { (&b, &a) } else { (&a, &b) };
         match at % 4 {
@@ -281,9 +277,7 @@ async fn kv_2_1(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn odd_values(cx: &Cx<dyn World>, a: &Handle, b: &Handle) -> Outcome {
-    let mut is_taken = cx.sample();
-    let values = contents::odd().into_iter().filter(|_| is_taken());
-    for (at, value) in values.enumerate() {
+    for (at, value) in contents::odd(cx).into_iter().enumerate() {
         let key = format!("odd {}", at % 2);
         a.put(&key, &value).await?;
         b.expect("an odd value", &key, Some(&value)).await?;

@@ -158,8 +158,9 @@ pub(super) async fn st_12_4(cx: &Cx<dyn World>) -> Outcome {
         let mut it = Append::new();
         let mut next = states.clone();
         let mut result = first.add((&mut it, ids[one]), &mut next[one], (upper, &value))?;
-        let refused_first = result.is_err() && first.expect == Expect::Another
-            || result.is_err() && first.expect == Expect::Nothing && first.is_late;
+        let refused_first = result.is_err()
+            && (first.expect == Expect::Another
+                || first.expect == Expect::Nothing && first.is_late);
         let second = match then {
             Then::Nothing => None,
             Then::Other(expect) => Some((other, Item { expect, ..first })),
@@ -217,8 +218,7 @@ pub(super) async fn st_12_4(cx: &Cx<dyn World>) -> Outcome {
             // All at one frontier again, and old rows at one time.
             upper += 3;
             for (c, state) in ids.into_iter().zip(&mut states) {
-                let rows = [at(upper), at(upper - 1)];
-                let [seal, since] = rows;
+                let (seal, since) = (at(upper), at(upper - 1));
                 b.seal(c, seal.clone()).await?;
                 b.compact(c, since.clone()).await?;
                 let moved = state.seal(seal).and_then(|()| state.compact(since));

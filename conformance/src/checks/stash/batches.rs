@@ -6,7 +6,7 @@ use larder_traits::{
 };
 
 use super::methods::Write;
-use super::operations::{Looks, Weights, lists, lists_closed, side_by_side};
+use super::operations::{Looks, Weights, lists, lists_closed, of_texts};
 use super::{
     Names, append, appends, at, both_read, empty, faults, names, races, refuses, row, work,
 };
@@ -14,7 +14,7 @@ use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
 use crate::checks::outlives_power;
 use crate::cx::{Cx, brief};
 use crate::engine::kill::{self, End};
-use crate::engine::{model, power};
+use crate::engine::power;
 use crate::stash::{Failed, Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -140,14 +140,7 @@ async fn st_12_1(cx: &Cx<dyn World>) -> Outcome {
         consolidate: 1,
         batch: 6,
     };
-    model::run(cx, lists(weights), |cx, list| {
-        Box::pin(async move {
-            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
-            let values = ["", "v", "w"].map(str::to_owned);
-            side_by_side(cx, list, LOOKS, &keys, &values).await
-        })
-    })
-    .await
+    of_texts(cx, lists(weights), LOOKS).await
 }
 
 /// Batches whose order shows: one collection twice, upwards, then the wrong way round.
@@ -465,14 +458,7 @@ async fn st_13_9(cx: &Cx<dyn World>) -> Outcome {
         consolidate: 2,
         batch: 1,
     };
-    model::run(cx, lists_closed(weights), |cx, list| {
-        Box::pin(async move {
-            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
-            let values = ["", "v", "w"].map(str::to_owned);
-            side_by_side(cx, list, LOOKS, &keys, &values).await
-        })
-    })
-    .await
+    of_texts(cx, lists_closed(weights), LOOKS).await
 }
 
 async fn st_13_2(cx: &Cx<dyn World>) -> Outcome {

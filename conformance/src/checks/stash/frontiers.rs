@@ -3,12 +3,12 @@
 use larder_traits::{StashError, Timestamp};
 use proptest::prelude::*;
 
-use super::operations::{Looks, Weights, lists, side_by_side};
+use super::operations::{Looks, Weights, lists, of_texts};
 use super::rows::filled;
 use super::{Names, at, both_read, concurrent, empty, refuses, row, sealed};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
-use crate::engine::{cost, model};
+use crate::engine::cost;
 use crate::model::stash::Collection;
 use crate::stash::World;
 
@@ -312,14 +312,7 @@ async fn st_8_1(cx: &Cx<dyn World>) -> Outcome {
         consolidate: 6,
         batch: 1,
     };
-    model::run(cx, lists(weights), |cx, list| {
-        Box::pin(async move {
-            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
-            let values = ["", "v", "w"].map(str::to_owned);
-            side_by_side(cx, list, LOOKS, &keys, &values).await
-        })
-    })
-    .await
+    of_texts(cx, lists(weights), LOOKS).await
 }
 
 async fn st_8_3(cx: &Cx<dyn World>) -> Outcome {
@@ -436,14 +429,7 @@ async fn st_9_1(cx: &Cx<dyn World>) -> Outcome {
         consolidate: 1,
         batch: 2,
     };
-    model::run(cx, lists(weights), |cx, list| {
-        Box::pin(async move {
-            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
-            let values = ["", "v", "w"].map(str::to_owned);
-            side_by_side(cx, list, LOOKS, &keys, &values).await
-        })
-    })
-    .await
+    of_texts(cx, lists(weights), LOOKS).await
 }
 
 async fn st_10_1(cx: &Cx<dyn World>) -> Outcome {

@@ -2,12 +2,12 @@
 
 use futures_util::future::join_all;
 use larder_traits::{Classify, ErrorKind};
+use tokio::task::JoinError;
 
-use super::operations::{Looks, Weights, lists, side_by_side};
+use super::operations::{Looks, Weights, lists, of_texts};
 use super::{Names, at, row};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
-use crate::engine::model;
 use crate::stash::{Failed, Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -54,22 +54,17 @@ async fn st_14_1(cx: &Cx<dyn World>) -> Outcome {
         consolidate: 1,
         batch: 1,
     };
-    model::run(cx, lists(weights), |cx, list| {
-        Box::pin(async move {
-            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
-            let values = ["", "v", "w"].map(str::to_owned);
-            side_by_side(cx, list, LOOKS, &keys, &values).await
-        })
-    })
-    .await
+    of_texts(cx, lists(weights), LOOKS).await
+}
+
+/// What a task of a check has come to.
+pub(super) fn ended<T>(joined: Result<Result<T, Stop>, JoinError>) -> Result<T, Stop> {
+    joined.map_err(|e| Stop::fail("a task of the check", e.to_string(), "an end"))?
 }
 
 /// Waits for tasks of a check; the first that failed is the check's failure.
 pub(super) async fn join(tasks: Vec<tokio::task::JoinHandle<Outcome>>) -> Outcome {
-    for ended in join_all(tasks).await {
-        ended.map_err(|e| Stop::fail("a task of the check", e.to_string(), "an end"))??;
-    }
-    Ok(())
+    join_all(tasks).await.into_iter().try_for_each(ended)
 }
 
 const WRITERS: i64 = 4;

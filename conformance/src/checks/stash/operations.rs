@@ -175,6 +175,22 @@ struct Pair<'a, K: Key, V: Data> {
     looks: Looks,
 }
 
+/// Runs lists on collections of texts against the store and the model.
+pub(super) async fn of_texts(
+    cx: &Cx<dyn World>,
+    lists: impl Strategy<Value = Vec<Op>>,
+    looks: Looks,
+) -> Outcome {
+    model::run(cx, lists, |cx, list| {
+        Box::pin(async move {
+            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
+            let values = ["", "v", "w"].map(str::to_owned);
+            side_by_side(cx, list, looks, &keys, &values).await
+        })
+    })
+    .await
+}
+
 /// Runs one list against the store and the model. `keys` has one more than the operations use: it stays absent.
 pub(super) async fn side_by_side<K: Key, V: Data>(
     cx: &Cx<dyn World>,

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use larder_traits::{Antichain, Diff, StashError, Timestamp};
 
 use super::changes::extremes;
-use super::operations::{Looks, Weights, lists, side_by_side};
+use super::operations::{Looks, Weights, lists, of_texts};
 use super::{Names, at, empty, refuses, row, sealed};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::cx::Cx;
-use crate::engine::model;
 use crate::stash::{Failed, Handle, World};
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -339,12 +338,5 @@ async fn st_11_5(cx: &Cx<dyn World>) -> Outcome {
         consolidate: 2,
         batch: 1,
     };
-    model::run(cx, lists(weights), |cx, list| {
-        Box::pin(async move {
-            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
-            let values = ["", "v", "w"].map(str::to_owned);
-            side_by_side(cx, list, LOOKS, &keys, &values).await
-        })
-    })
-    .await
+    of_texts(cx, lists(weights), LOOKS).await
 }

@@ -8,6 +8,7 @@ use larder_traits::stash::{Append, StashDriver, StashDriverExt};
 use larder_traits::{Classify, Outcome as Effect, StashError, Timestamp};
 use tokio::sync::Barrier;
 
+use super::handles::ended;
 use super::{Names, at, row, variant};
 use crate::check::{Outcome, Stop, describe};
 use crate::cx::Cx;
@@ -15,10 +16,6 @@ use crate::stash::{Handle, World};
 
 fn rounds(cx: &Cx<dyn World>) -> usize {
     cx.lin_epochs().clamp(5, 600)
-}
-
-fn ended<T>(joined: Result<Result<T, Stop>, tokio::task::JoinError>) -> Result<T, Stop> {
-    joined.map_err(|e| Stop::fail("a task of the check", e.to_string(), "an end"))?
 }
 
 /// How far the sealer goes in one round.

@@ -3,7 +3,7 @@
 use larder_traits::{Diff, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
-use super::operations::{Looks, Weights, lists, side_by_side};
+use super::operations::{Looks, Weights, lists, of_texts, side_by_side};
 use super::{Names, at, both_read, empty, refuses, row};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
@@ -318,14 +318,7 @@ async fn st_4_1(cx: &Cx<dyn World>) -> Outcome {
         consolidate: 2,
         batch: 1,
     };
-    model::run(cx, lists(weights), |cx, list| {
-        Box::pin(async move {
-            let keys = ["k", "k1", "K", "", "absent"].map(str::to_owned);
-            let values = ["", "v", "w"].map(str::to_owned);
-            side_by_side(cx, list, LOOKS, &keys, &values).await
-        })
-    })
-    .await?;
+    of_texts(cx, lists(weights), LOOKS).await?;
     model::run(cx, lists(weights), |cx, list| {
         Box::pin(async move {
             let keys = [Odd(-1), Odd(200), Odd(2), Odd(1), Odd(0)];
