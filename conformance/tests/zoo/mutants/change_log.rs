@@ -39,6 +39,15 @@ pub(crate) fn all() -> Vec<Mutant> {
     .collect()
 }
 
+/// Notes who recorded each change last, whoever it belongs to since.
+fn notes_recorders(s: &mut Store) {
+    s.record = Box::new(|log, writer, change| {
+        log.book.record(writer, change)?;
+        log.notes.put(writer, change);
+        Ok(())
+    });
+}
+
 fn with_caps(
     caps: Caps,
     id: &'static str,

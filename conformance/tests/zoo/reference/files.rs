@@ -25,6 +25,7 @@ mod blob_store;
 mod change_log;
 mod frame_log;
 mod frame_slots;
+mod frames;
 mod kv_client;
 mod stash;
 

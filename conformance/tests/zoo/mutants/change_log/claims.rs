@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use larder_traits::{ChangeId, WriterId};
 
-use super::m;
+use super::{m, notes_recorders};
 use crate::mutants::Mutant;
 
 pub(super) fn claims() -> Vec<Mutant> {
@@ -375,11 +375,7 @@ fn after() -> Vec<Mutant> {
             &["CL-4"],
             "what is claimed stands under the lease of who recorded it",
             |s| {
-                s.record = Box::new(|log, writer, change| {
-                    log.book.record(writer, change)?;
-                    log.notes.put(writer, change);
-                    Ok(())
-                });
+                notes_recorders(s);
                 s.claim = Box::new(|log, writer, now, limit| {
                     let mut free = log.book.claimable_if(writer, |_| true);
                     free.retain(|id| is_recorders_over(&log.notes, &log.book, *id, now));
@@ -393,11 +389,7 @@ fn after() -> Vec<Mutant> {
             &["CL-4"],
             "what is claimed is claimed again once the lease of who recorded it or that of who has it has ended",
             |s| {
-                s.record = Box::new(|log, writer, change| {
-                    log.book.record(writer, change)?;
-                    log.notes.put(writer, change);
-                    Ok(())
-                });
+                notes_recorders(s);
                 s.claim = Box::new(|log, writer, now, limit| {
                     let living = log.book.claimable(writer, now);
                     let mut free = log.book.claimable_if(writer, |_| true);

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use larder_conformance::{Caps, Engine};
 use larder_traits::{Change, ChangeId, Durability, ObjectContext, ObjectId, Step, WriterId};
 
-use super::{m, with_caps};
+use super::{m, notes_recorders, with_caps};
 use crate::mutants::Mutant;
 use crate::mutants::files::f;
 use crate::reference::change_log::{CAPS, Log, Store};
@@ -143,11 +143,7 @@ fn recorded_before() -> Vec<Mutant> {
             &["CL-3"],
             "who recorded a change that another claimed cannot claim it back, since it is not another's by its recorder",
             |s| {
-                s.record = Box::new(|log, writer, change| {
-                    log.book.record(writer, change)?;
-                    log.notes.put(writer, change);
-                    Ok(())
-                });
+                notes_recorders(s);
                 s.claim = Box::new(|log, writer, now, limit| {
                     let mut free = log.book.claimable(writer, now);
                     free.retain(|id| log.notes.owner(*id) != Some(writer));

@@ -2,7 +2,7 @@
 
 use larder_traits::{Change, ChangeId, ErrorKind, Fault, ObjectContext, ObjectId, Step};
 
-use super::{half, m};
+use super::{half, m, notes_recorders};
 use crate::mutants::Mutant;
 use crate::reference::change_log::conflict;
 
@@ -252,11 +252,7 @@ fn whose() -> Vec<Mutant> {
             &["CL-5"],
             "who renews a lease gets back what was claimed meanwhile",
             |s| {
-                s.record = Box::new(|log, writer, change| {
-                    log.book.record(writer, change)?;
-                    log.notes.put(writer, change);
-                    Ok(())
-                });
+                notes_recorders(s);
                 s.renew = Box::new(|log, writer, until| {
                     log.book.renew(writer, until);
                     let own: Vec<_> = log.notes.of(writer).iter().map(|it| it.id).collect();

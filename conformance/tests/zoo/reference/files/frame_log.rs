@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, blob_store};
+use larder_conformance::{BoxError, Caps, Suite};
 use larder_traits::{
-    AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreCaps, BlobStoreError, ErrorKind, Fault, PAGE_SIZE,
+    AlignedBlobBuf, BlobGuid, BlobStore, BlobStoreError, ErrorKind, Fault, PAGE_SIZE,
 };
-use tempfile::TempDir;
 
 use super::super::lock;
-use super::{failed, hash, sync_folder};
+use super::{failed, frames, hash, sync_folder};
 
 /// Name and kind, their sum, the frame, its sum.
 const HEADER: usize = 16 + 1;
@@ -263,43 +262,6 @@ impl BlobStore for Store {
     }
 }
 
-struct World {
-    folder: TempDir,
-    flaw: CutFlaw,
-    caps: Caps,
-}
-
-impl Fixture for World {
-    async fn new(env: &Env) -> Result<Self, BoxError> {
-        Ok(Self {
-            folder: env.tempdir()?,
-            flaw: CutFlaw::None,
-            caps: super::CAPS,
-        })
-    }
-
-    fn caps(&self) -> Caps {
-        self.caps
-    }
-}
-
-impl blob_store::Open for World {
-    type Store = Store;
-
-    async fn open(&self, place: &str) -> Result<Store, BoxError> {
-        let folder = self.folder.path().join(place.replace('/', "~"));
-        Store::open(&folder, self.flaw)
-    }
-
-    fn folder(&self, place: &str) -> Option<PathBuf> {
-        Some(self.folder.path().join(place.replace('/', "~")))
-    }
-}
-
 pub(crate) fn suite(caps: Caps, flaw: CutFlaw) -> Suite {
-    let caps = caps.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true));
-    blob_store::suite_with(move |env| async move {
-        let folder = env.tempdir()?;
-        Ok(World { folder, flaw, caps })
-    })
+    frames::suite(caps, move |folder| Store::open(folder, flaw))
 }
