@@ -13,7 +13,8 @@ use larder_traits::{
 
 use super::checks::{Checked, join, plain};
 use super::puts::{look, put};
-use super::{Does, LEASE, Made, Make, Parts, Start, World, id, now, payload};
+use super::recoveries::spawn_recovery;
+use super::{Does, LEASE, Made, Make, Parts, Start, World, id, now, payload, recover};
 
 /// Whose the changes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,44 +243,29 @@ impl Backlog<'_> {
             }
             _ => make(parts),
         });
-        let recovering = Arc::clone(&store);
-        let recovery = async move {
-            let recovered = recovering.recover().await;
-            recovering.join().await;
-            recovered
-        };
         match self.first {
             First::Undisturbed => {
-                let recovered = run.finish(recovery);
-                recovered.map_err(|e| format!("recover: {e}"))?;
+                recover(&run, &store)?;
                 return Ok((run, store));
             }
             First::Killed(steps) => {
-                run.spawn(recovery.map(drop));
+                spawn_recovery(&run, &store);
                 run.go_steps(steps * self.left.len());
                 run.crash();
             }
             First::RemovesNothing | First::RemovesNothingAndEnds => {
                 world.switch.only(&["delete_object"]);
                 world.switch.arm_all(FaultKind::ErrorBefore);
-                let recovered = run.finish(recovery);
-                recovered.map_err(|e| format!("recover: {e}"))?;
+                recover(&run, &store)?;
                 world.switch.disarm();
                 if self.first == First::RemovesNothing {
-                    let again = Arc::clone(&store);
-                    let recovered = run.finish(async move {
-                        let recovered = again.recover().await;
-                        again.join().await;
-                        recovered
-                    });
-                    recovered.map_err(|e| format!("recover again: {e}"))?;
+                    recover(&run, &store)?;
                     return Ok((run, store));
                 }
                 run.crash();
             }
             First::MeetsStuck(one_in) => {
-                let recovered = run.finish(recovery);
-                recovered.map_err(|e| format!("recover: {e}"))?;
+                recover(&run, &store)?;
                 run.crash();
                 self.is_recovered_but(world, one_in)?;
             }

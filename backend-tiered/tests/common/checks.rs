@@ -16,7 +16,9 @@ use larder_traits::{
     Backend, BackendError, ClientStream, GetResponse, LateLanding, Metadata, ObjectId,
 };
 
-use super::{Calls, Does, LEASE, Made, Make, Parts, Start, World, id, mortal, payload, perform};
+use super::{
+    Calls, Does, LEASE, Made, Make, Parts, Start, World, id, mortal, payload, perform, recover,
+};
 
 pub type Checked<T = usize> = Result<T, String>;
 
@@ -142,7 +144,7 @@ pub fn sampled_orders(make: Make<'_>, of_each: usize) -> Checked {
 
 /// Recovers what a crash has left in `world`, first in a process that crashes itself after so many steps. Whether that
 /// one came to its end before.
-fn recover(
+fn recover_after_crash(
     world: &World,
     calls: &Calls,
     start: Start,
@@ -189,7 +191,7 @@ fn crash(
     drop(store);
     let is_over = run.go_steps(steps);
     run.crash();
-    let recovered = recover(&world, &calls, start, make, in_recovery);
+    let recovered = recover_after_crash(&world, &calls, start, make, in_recovery);
     let is_recovered = recovered.map_err(|why| {
         format!(
             "{start:?}, {does:?}, a crash after {steps} steps, in recovery after {in_recovery:?}\n{calls:?}{why}"
@@ -344,13 +346,7 @@ pub(super) fn aftermath(
     make: Make<'_>,
 ) -> Checked<()> {
     calls.last_look(run, store);
-    let again = Arc::clone(store);
-    let recovered = run.finish(async move {
-        let recovered = again.recover().await;
-        again.join().await;
-        recovered
-    });
-    recovered.map_err(|e| format!("recover: {e}"))?;
+    recover(run, store)?;
     run.crash();
     let run = plain();
     let store = world.recovered(&run, make)?;

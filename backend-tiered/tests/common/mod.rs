@@ -253,13 +253,7 @@ impl World {
     pub fn recovered(&self, run: &Run, make: Make<'_>) -> Result<Made, String> {
         self.clock.advance(LEASE * 2);
         let made = self.open(run, make);
-        let store = Arc::clone(&made);
-        let recovered = run.finish(async move {
-            let recovered = store.recover().await;
-            store.join().await;
-            recovered
-        });
-        recovered.map_err(|e| format!("recover: {e}"))?;
+        recover(run, &made)?;
         Ok(made)
     }
 
@@ -319,6 +313,17 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Recovers what there is, and waits for the work that this leaves.
+pub fn recover(run: &Run, store: &Made) -> Result<(), String> {
+    let store = Arc::clone(store);
+    let recovered = run.finish(async move {
+        let recovered = store.recover().await;
+        store.join().await;
+        recovered
+    });
+    recovered.map_err(|e| format!("recover: {e}"))
 }
 
 /// The answer of a call that waits for nothing.

@@ -99,7 +99,7 @@ impl Odd {
     }
 }
 
-fn spawn_recovery(run: &Run, store: &Made) {
+pub(super) fn spawn_recovery(run: &Run, store: &Made) {
     let store = Arc::clone(store);
     run.spawn(async move {
         drop(store.recover().await);

@@ -9,7 +9,7 @@ use larder_conformance::{FaultKind, Faults};
 use larder_traits::{Clock, Metadata, TestClock};
 
 use super::checks::{Checked, join, may_keep, plain, worlds};
-use super::{Calls, Does, LEASE, Made, Make, Parts, Start, World};
+use super::{Calls, Does, LEASE, Made, Make, Parts, Start, World, recover};
 
 /// What others do while a writer is stopped.
 pub(super) const MEANWHILE: [&[Does]; 5] = [
@@ -22,16 +22,6 @@ pub(super) const MEANWHILE: [&[Does]; 5] = [
 
 /// A pause that is longer than a lease, by clocks that are the same.
 pub(super) const LONG: (Duration, Duration) = (Duration::from_secs(60), Duration::ZERO);
-
-fn recover(run: &Run, store: &Made) -> Checked<()> {
-    let store = Arc::clone(store);
-    let recovered = run.finish(async move {
-        let recovered = store.recover().await;
-        store.join().await;
-        recovered
-    });
-    recovered.map_err(|e| format!("recover: {e}"))
-}
 
 /// A clock that is ahead of the world's by so much.
 pub(super) fn clock_ahead(world: &World, ahead: Duration) -> Checked<Arc<TestClock>> {
