@@ -67,6 +67,8 @@ where
     const NTH_LOG_MAX: u32 = 6;
     /// So many at least, however long it takes.
     const MEETINGS_MIN: usize = 10;
+    /// More places in one world are more than most worlds are made for.
+    const PLACES_MAX: usize = 600;
     let faults = match harm {
         Harm::Failure => Some(cx.faults()?),
         Harm::Drop => None,
@@ -75,7 +77,7 @@ where
     let mut rng = cx.rng();
     let mut met = 0;
     // Half of them are short, and in some nobody reads.
-    for at in 0..3 * cx.lin_epochs() {
+    for at in 0..3 * cx.lin_epochs().min(PLACES_MAX / 3) {
         let kinds = [FaultKind::ErrorBefore, FaultKind::ErrorAfter];
         let kind = kinds[rng.random_range(0..kinds.len())];
         let below = 1 << rng.random_range(1..=NTH_LOG_MAX);
