@@ -152,11 +152,11 @@ caps! {
         batch_atomic / with_batch_atomic: bool = false,
         /// Whether the store can be opened in the mode that fences older writers (ST-14).
         exclusive / with_exclusive: bool = false,
-        /// The longest name of a collection, in bytes of UTF-8 (C-4).
+        /// The longest name of a collection, in bytes of UTF-8; at least 32 (C-4).
         name_len_bytes_max / with_name_len_bytes_max: usize = 255,
-        /// The longest encoded key, and the longest encoded value (C-4).
+        /// The longest encoded key, and the longest encoded value; at least 1,024 (C-4).
         row_len_bytes_max / with_row_len_bytes_max: usize = 1 << 16,
-        /// The most rows in one update (C-4).
+        /// The most rows in one update; at least 100 (C-4).
         batch_rows_max / with_batch_rows_max: usize = 10_000,
     }
 }

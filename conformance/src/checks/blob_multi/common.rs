@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::deadlines::CLOSE;
 use super::{
     NAMES, all_is, bounds, concurrent, drops, faults, fill, get_is, landing, list_is, long_key,
     work,
@@ -341,7 +342,7 @@ fn classified(call: &Wild, e: &ExternalError, read: bool, deadline: Instant) -> 
         "InvalidInput comes before any effect, as NotApplied"
     } else if read && e.outcome() != Effect::NotApplied {
         "an error of a read is NotApplied"
-    } else if e.kind() == ErrorKind::Timeout && Instant::now() < deadline {
+    } else if e.kind() == ErrorKind::Timeout && Instant::now() + CLOSE < deadline {
         "Timeout only once the deadline has passed"
     } else if matches!(
         e.kind(),

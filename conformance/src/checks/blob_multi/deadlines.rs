@@ -44,6 +44,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
 
 /// How late a call may come back (BM-7).
 const GRACE: Duration = Duration::from_millis(250);
+/// How near its deadline a call may be given up: clocks that differ by so little say the same, and who knows how long the
+/// server takes need not ask it.
+pub(super) const CLOSE: Duration = Duration::from_millis(20);
 /// How long a refused write is watched for.
 pub(super) const WATCH: Duration = Duration::from_secs(1);
 /// Fails if a call with a deadline that has passed took more than the grace, unless the machine was late as well.

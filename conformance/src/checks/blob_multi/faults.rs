@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use larder_traits::{Atomicity, Classify, ErrorKind, ExternalError, Outcome as Effect};
 
-use super::deadlines::WATCH;
+use super::deadlines::{CLOSE, WATCH};
 use super::fill;
 use super::methods::{Method, READS, Told, WRITES, Watched, only_known_keys, watch};
 use crate::blob_multi::{Handle, World};
@@ -226,7 +226,7 @@ impl Attempt {
 
 /// C-1, and BM-7: a failure of the medium is none of the arguments, and no deadline that has passed unless one has.
 fn kind_of_a_failure(attempt: &Attempt, e: &ExternalError) -> Outcome {
-    let early = attempt.back < attempt.deadline;
+    let early = attempt.back + CLOSE < attempt.deadline;
     if early && e.kind() == ErrorKind::Timeout {
         let expected = "Timeout only once the deadline has passed (BM-7)";
         return Err(Stop::fail(attempt.story.clone(), describe(e), expected));

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use larder_traits::{Atomicity, Classify, ErrorKind};
 use tokio::task::JoinHandle;
 
-use super::deadlines::late_by;
+use super::deadlines::{CLOSE, late_by};
 use super::faults::{Attempt, Bench, NEVER};
 use super::methods::{Method, READS, WRITES, Watched, value_of, watch};
 use crate::blob_multi::{Handle, World};
@@ -22,9 +22,6 @@ use crate::fixture::{FaultKind, Faults};
 
 /// The deadline of the calls that wait.
 const WAIT: Duration = Duration::from_millis(200);
-
-/// Clocks that differ by so little say the same.
-const CLOSE: Duration = Duration::from_millis(20);
 
 pub(super) async fn bm_7_2(cx: &Cx<dyn World>) -> Outcome {
     let bench = Bench::new(cx).await?;

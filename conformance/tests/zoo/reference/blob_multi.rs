@@ -336,7 +336,10 @@ impl BlobMulti for Store {
     async fn list_keys(&self, deadline: Instant) -> Answer<Vec<String>> {
         self.enter(deadline, Call::List).await?;
         match &self.slow_list {
-            Some(list) => list(Arc::clone(&self.place)).await,
+            Some(list) => {
+                let list = list(Arc::clone(&self.place));
+                self.timed(deadline, &AtomicBool::new(false), list).await
+            }
             None => self.read(deadline, || (self.list)(&self.place)).await,
         }
     }

@@ -16,9 +16,9 @@ use larder_conformance::{
     BoxError, Caps, Env, Faults, Fixture, Probe, Suite, backend, high_volume,
 };
 use larder_traits::{
-    Backend, BackendError, ClientStream, Clock, ErrorKind, ExpirationPolicy, Fault, GetResponse,
-    HighVolumeBackend, HighVolumeCaps, LateLanding, Metadata, ObjectId, PayloadStream, TestClock,
-    TieredGet, TieredMetadata, TieredWrite, Tombstone,
+    Backend, BackendError, ClientStream, Clock, ClockSource, ErrorKind, ExpirationPolicy, Fault,
+    GetResponse, HighVolumeBackend, HighVolumeCaps, LateLanding, Metadata, ObjectId, PayloadStream,
+    TestClock, TieredGet, TieredMetadata, TieredWrite, Tombstone,
 };
 
 use super::group::Group;
@@ -622,9 +622,13 @@ pub(crate) struct World {
 
 impl World {
     fn with(caps: Caps, bend: Bend) -> Self {
+        let clock = Arc::default();
+        if caps.clock != ClockSource::Injected {
+            super::let_run(&clock);
+        }
         Self {
             places: Arc::default(),
-            clock: Arc::default(),
+            clock,
             medium: Arc::default(),
             caps,
             bend,
@@ -661,7 +665,7 @@ impl Fixture for World {
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {
-        Some(Arc::clone(&self.clock))
+        (self.caps.clock == ClockSource::Injected).then(|| Arc::clone(&self.clock))
     }
 
     async fn settle(&self) {

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, Probe, Suite, kv_client};
 use larder_traits::kv_client::zero_ttl;
 use larder_traits::{
-    Clock, ErrorKind, Fault, KvCaps, KvClient, KvClientError, LateLanding, TestClock,
+    Clock, ClockSource, ErrorKind, Fault, KvCaps, KvClient, KvClientError, LateLanding, TestClock,
 };
 
 use super::group::Group;
@@ -410,11 +410,11 @@ pub(crate) struct World {
 
 impl World {
     fn with(caps: Caps, bend: Bend) -> Self {
-        Self {
-            shared: Arc::default(),
-            caps,
-            bend,
+        let shared: Arc<Shared> = Arc::default();
+        if caps.clock != ClockSource::Injected {
+            super::let_run(&shared.clock);
         }
+        Self { shared, caps, bend }
     }
 }
 
@@ -428,7 +428,7 @@ impl Fixture for World {
     }
 
     fn clock(&self) -> Option<Arc<TestClock>> {
-        Some(Arc::clone(&self.shared.clock))
+        (self.caps.clock == ClockSource::Injected).then(|| Arc::clone(&self.shared.clock))
     }
 
     async fn settle(&self) {

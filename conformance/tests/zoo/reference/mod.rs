@@ -4,8 +4,10 @@
 //! correct as it was; so a check that fails on a mutant fails for the one reason that the mutant names.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use larder_traits::TestClock;
 
 pub(crate) mod blob_multi;
 pub(crate) mod blob_store;
@@ -86,6 +88,22 @@ impl<F: FnOnce()> Drop for Due<F> {
             step();
         }
     }
+}
+
+/// Lets that clock run as that of a server does, as long as there is one who may look at it.
+pub(crate) fn let_run(clock: &Arc<TestClock>) {
+    const TICK: Duration = Duration::from_millis(2);
+    let clock = Arc::downgrade(clock);
+    std::thread::spawn(move || {
+        let mut last = Instant::now();
+        while let Some(clock) = clock.upgrade() {
+            let now = Instant::now();
+            clock.advance(now - last);
+            last = now;
+            drop(clock);
+            std::thread::sleep(TICK);
+        }
+    });
 }
 
 /// The time between two steps that should have been one: long enough for others to come between, now and then.
