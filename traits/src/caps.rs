@@ -174,7 +174,7 @@ caps! {
     pub struct HighVolumeCaps {
         /// The longest payload; at least [`VALUE_LEN_BYTES_LEAST`] (C-4): of a row for a high-volume backend, of an object for a plain one.
         payload_len_bytes_max / with_payload_len_bytes_max: u64 = 1 << 20,
-        /// The longest text form of an object id, in bytes (C-4).
+        /// The longest text form of an object id, in bytes; at least 256 (C-4).
         id_len_bytes_max / with_id_len_bytes_max: usize = 512,
         /// Whether `fence` works (HV-6).
         fence / with_fence: bool = false,
@@ -188,7 +188,7 @@ caps! {
     pub struct KvCaps {
         /// Whether the empty key is a key like any other; if not, it is `InvalidInput` (KV-2).
         empty_key / with_empty_key: bool = false,
-        /// The longest key, in bytes (C-4).
+        /// The longest key, in bytes; at least 64 (C-4).
         key_len_bytes_max / with_key_len_bytes_max: usize = 1024,
         /// The longest value; at least [`VALUE_LEN_BYTES_LEAST`] (C-4).
         value_len_bytes_max / with_value_len_bytes_max: usize = 1 << 20,

@@ -1,5 +1,6 @@
 //! Stores that are odd and right. A check that fails on one of them asks for more than the clauses do.
 
+mod bare;
 mod seldom;
 
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ pub(crate) fn all() -> Vec<Benign> {
         keys(),
         logs(),
         seldom::all(),
+        bare::all(),
     ]
     .into_iter()
     .flatten()
