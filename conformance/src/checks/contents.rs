@@ -67,6 +67,43 @@ const BEGINNINGS: [&[u8]; 18] = [
     b"HTTP/1.1 200 OK\r\n\r\n",
 ];
 
+/// What ends a body, a part or a message in the formats that a value may travel in.
+const ENDINGS: [&[u8]; 10] = [
+    b"\r\n0\r\n\r\n",
+    b"\r\n\r\n",
+    b"\r\n.\r\n",
+    b"\r\nEND\r\n",
+    b"\r\n--boundary--\r\n",
+    b"0;chunk-signature=00\r\n\r\n",
+    b"]]>",
+    b"</Value>",
+    b"\n\\.\n",
+    b"'; --",
+];
+
+/// Keys that the usual hashes of 32 bits do not tell apart (of strings by 31 and by 33, FNV-1a, CRC-32, sums), side by
+/// side.
+pub(crate) const EQUAL_HASHES: [&str; 18] = [
+    "Aa",
+    "BB",
+    "AaAa",
+    "AaBB",
+    "BBAa",
+    "BBBB",
+    "Ez",
+    "FY",
+    "costarring",
+    "liquid",
+    "declinate",
+    "macallums",
+    "plumless",
+    "buckeroo",
+    "ab12",
+    "ba12",
+    "ab21",
+    "a2b1",
+];
+
 /// Values of odd bytes and of odd shapes, none longer than two hundred thousand bytes; on a server some of them.
 pub(crate) fn odd<W: World + ?Sized>(cx: &Cx<W>) -> Vec<Vec<u8>> {
     let mut values: Vec<Vec<u8>> = vec![
@@ -77,6 +114,10 @@ pub(crate) fn odd<W: World + ?Sized>(cx: &Cx<W>) -> Vec<Vec<u8>> {
     for beginning in BEGINNINGS {
         let behind = |len| [beginning, &pattern("behind", len)].concat();
         values.extend([0, 1, 5_000].map(behind));
+    }
+    for ending in ENDINGS {
+        let front = pattern("front", 300);
+        values.push([&front[..], ending, &pattern("behind", 300)].concat());
     }
     // One byte over and over, on both sides of what a number of 8 or 16 bits can count, and of pages.
     for byte in [0, b' ', b'x', u8::MAX] {

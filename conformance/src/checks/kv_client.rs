@@ -8,6 +8,7 @@ mod ends;
 mod expiry;
 mod failing;
 mod keys;
+mod lives;
 mod outside;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use larder_traits::{Classify, ErrorKind, Outcome as Effect};
 use proptest::prelude::*;
 
-use super::{bytes, concurrent, dropped, ends, failing, invalid, work};
+use super::{bytes, concurrent, dropped, ends, failing, invalid, lives, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::checks::{dropped_neighbours, ended, failing_neighbours, pattern};
 use crate::cx::Cx;
@@ -109,6 +109,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Cancel])
     .run(|cx| Box::pin(dropped::c_6_4(cx))),
     dropped_neighbours().run(|cx| Box::pin(concurrent::harmed(cx, Harm::Drop))),
+    Check::new(
+        "C-6.6",
+        "a put that was dropped leaves no value without its end, and none with the end of another",
+    )
+    .kills("a value and its end written apart")
+    .engines(&[Engine::Cancel])
+    .run(|cx| Box::pin(lives::c_6_6(cx))),
 ];
 
 /// How many handles are opened at once.

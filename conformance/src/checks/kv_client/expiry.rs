@@ -6,7 +6,7 @@ use bytes::Bytes;
 use larder_traits::{Clock, TestClock};
 use proptest::prelude::*;
 
-use super::{ends, invalid};
+use super::{ends, invalid, lives};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::pattern;
 use crate::cx::Cx;
@@ -49,6 +49,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Declared)
     .engines(&[Engine::Model])
     .run(|cx| Box::pin(kv_3_5(cx))),
+    Check::new(
+        "KV-3.6",
+        "a put that failed on its way leaves no value without its end, and none with the end of another",
+    )
+    .kills("a value and its end written apart")
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(lives::kv_3_6(cx))),
     Check::new(
         "KV-4.1",
         "a value put over an entry with an end outlives that end, or ends at its own",
@@ -168,7 +175,7 @@ const SECS: [u64; 6] = [1, 2, 3, 10, 60, 3_600];
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let key = || 0..KEYS.len();
-    let len = || prop::sample::select(&[0, 1, 9, 300][..]);
+    let len = || prop::sample::select(&[0, 1, 9, 300, 4_097, 70_000][..]);
     let secs = || prop::sample::select(&SECS[..]);
     let pause = prop::sample::select(&[0, 1, 500, 999][..]);
     let op = prop_oneof![

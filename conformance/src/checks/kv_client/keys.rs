@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use larder_traits::Durability;
 use proptest::prelude::*;
 
 use super::{bytes, concurrent};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
+use crate::checks::pattern;
 use crate::cx::Cx;
 use crate::kv_client::{Handle, World, show_value};
 use crate::profile::Profile;
@@ -24,7 +26,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "KV-5.2",
         "get_multi of 127 to 129, about 1,000 and 5,000 keys, each position judged",
     )
-    .kills("batch limit")
+    .kills("batch limit, what was put first is no longer there, a scan with a limit")
     .run(|cx| Box::pin(kv_5_2(cx))),
     Check::new(
         "KV-5.3",
@@ -34,6 +36,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Declared)
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(concurrent::kv_5_3(cx))),
+    Check::new(
+        "KV-5.4",
+        "get_multi of values that are as long as may be, more of them than go into one message",
+    )
+    .kills("a limit of the answer as a whole")
+    .run(|cx| Box::pin(kv_5_4(cx))),
     Check::new(
         "KV-6.1",
         "delete of an absent key, twice, and beside keys that only begin alike",
@@ -146,8 +154,10 @@ async fn kv_5_2(cx: &Cx<dyn World>) -> Outcome {
     const AT_ONCE: usize = 32;
     let (a, b) = cx.open_two("p").await?;
     let mut rng = cx.rng();
-    // On a quick run only some are there, since each is a write: around the usual limits, and by chance.
-    let present: BTreeSet<usize> = if cx.profile == Profile::Quick {
+    // On a quick run only some are there, since each is a write, unless that costs nothing: around the usual limits, and
+    // by chance.
+    let is_free = cx.caps.durability == Durability::None && !cx.world().is_remote();
+    let present: BTreeSet<usize> = if cx.profile == Profile::Quick && !is_free {
         let limits = [
             0, 64, 100, 128, 256, 500, 512, 999, 1_000, 1_024, 2_048, 4_096, MOST,
         ];
@@ -185,6 +195,13 @@ async fn kv_5_2(cx: &Cx<dyn World>) -> Outcome {
             cx.eq(what, seen, &expected(at))?;
         }
     }
+    // Few, and most of what is there lies between them.
+    let last = there.last().copied().unwrap_or_default();
+    let apart = [0, last, MOST, last / 2, 0];
+    let keys: Vec<Bytes> = apart.iter().map(|at| bytes(name(*at))).collect();
+    let many = b.get_multi(&keys).await?;
+    let all: Vec<_> = apart.iter().map(|at| expected(*at)).collect();
+    cx.eq("get_multi of a few keys far apart", &many, &all)?;
     // As many again, but few different ones and in no order.
     let picks: Vec<usize> = (0..MOST).map(|_| there[rng.random_range(0..9)]).collect();
     let keys: Vec<Bytes> = picks.iter().map(|at| bytes(name(*at))).collect();
@@ -193,6 +210,28 @@ async fn kv_5_2(cx: &Cx<dyn World>) -> Outcome {
     for (at, (pick, seen)) in picks.iter().zip(&many).enumerate() {
         let what = format!("get_multi of {MOST} keys with duplicates, position {at}");
         cx.eq(what, seen, &expected(*pick))?;
+    }
+    Ok(())
+}
+
+async fn kv_5_4(cx: &Cx<dyn World>) -> Outcome {
+    // More than the usual messages hold, and not more than a small machine does.
+    let total = cx.times(20 << 20, 5 << 20);
+    let (a, b) = cx.open_two("p").await?;
+    let longest = cx.caps.kv_client.value_len_bytes_max.min(2 << 20);
+    for len in [longest, 70_000] {
+        let values: Vec<Bytes> = (0..total.div_ceil(len).min(60))
+            .map(|at| pattern(&format!("{at} of {len}"), len).into())
+            .collect();
+        let keys: Vec<Bytes> = (0..values.len()).map(|at| bytes(format!("{at}"))).collect();
+        for (key, value) in keys.iter().zip(&values) {
+            a.put(key, value).await?;
+        }
+        each_position(cx, &b, &keys, |key| {
+            let at = keys.iter().position(|other| other == key)?;
+            values.get(at).cloned()
+        })
+        .await?;
     }
     Ok(())
 }

@@ -226,6 +226,7 @@ fn odd_keys(len_max: usize) -> Vec<Vec<u8>> {
     ];
     keys.retain(|key| !spelled.contains(&&key[..]));
     keys.extend(spelled.iter().map(|key| key.to_vec()));
+    keys.extend(contents::EQUAL_HASHES.map(Vec::from));
     // As long as may be, up to the kibibyte that the usual stores take, and alike in all bytes but one.
     for len in [255, 256, 1_023, 1_024] {
         if len > len_max {
