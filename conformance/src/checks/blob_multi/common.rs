@@ -58,6 +58,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
+    Check::new(
+        "C-2.3",
+        "two hundred handles, one after the other: each works, and so do those that were there before",
+    )
+    .kills("what a handle takes and does not give back")
+    .run(|cx| Box::pin(c_2_3(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
@@ -178,6 +184,25 @@ async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
         list_is(&d, model.keys()).await?;
     }
     Ok(())
+}
+
+async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
+    let first = cx.open_as("first", "p").await?;
+    let mut model = Blobs::default();
+    fill(&first, &mut model, "k", "of the first", 700).await?;
+    for nth in 0..cx.times(200, 20) {
+        let handle = cx.open_as("one of many", "p").await?;
+        get_is(&handle, "k", model.get("k").map(|value| &value[..])).await?;
+        // Some write, and some have done nothing at all when they go.
+        if nth % 5 == 0 {
+            fill(&handle, &mut model, "k", &format!("{nth}"), nth * 10).await?;
+        }
+        drop(handle);
+        drop(cx.open_as("an idle one", "p").await?);
+    }
+    all_is(&first, &model).await?;
+    fill(&first, &mut model, "last", "of the first", 10).await?;
+    all_is(&cx.open_as("last", "p").await?, &model).await
 }
 
 async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {

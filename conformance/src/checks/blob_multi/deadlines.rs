@@ -40,6 +40,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         .kills("wrong kind")
         .engines(&[Engine::Fault])
         .run(|cx| Box::pin(faults::bm_7_5(cx))),
+    Check::new(
+        "BM-7.6",
+        "a call beside one of the same key that gets no answer has its own deadline",
+    )
+    .kills("calls made together under the deadline of the first")
+    .engines(&[Engine::Fault])
+    .run(|cx| Box::pin(slow::bm_7_6(cx))),
 ];
 
 /// How late a call may come back (BM-7).

@@ -84,6 +84,21 @@ async fn bm_5_1(cx: &Cx<dyn World>) -> Outcome {
         reader.delete(key).await?;
         all_is(writer, &model).await?;
     }
+    // The last but one goes of what lies below a name, and what is left has a name that some take for nobody's.
+    for (at, left) in [".k", "..", "_", "-", "!", "", "k/.k", ".tmp"]
+        .iter()
+        .enumerate()
+    {
+        fill(&a, &mut model, &format!("d{at}/k1"), "goes", 30).await?;
+        fill(&b, &mut model, &format!("d{at}/{left}"), "is left", 40).await?;
+    }
+    for at in 0..8 {
+        let key = format!("d{at}/k1");
+        a.delete(&key).await?;
+        model.delete(&key);
+        list_is(&b, model.keys()).await?;
+    }
+    all_is(&b, &model).await?;
     // Keys whose values are the same bytes have nothing else in common.
     let value = pattern("twins", 9_000);
     for key in ["twin1", "twin2", "twin3"] {

@@ -172,6 +172,11 @@ async fn bm_1_4(cx: &Cx<dyn World>) -> Outcome {
             read_is(&call, &key, read, Some(&expected))?;
         }
     }
+    for len in [300_001, (2 << 20) + 1] {
+        if len <= value_len_max(cx) {
+            long_ranges(&mut rng, [&a, &b], len).await?;
+        }
+    }
     // A range of what was replaced by something shorter, and of what is gone.
     b.set("k70001", "short").await?;
     let read = a.get_range("k70001", 3..70_001).await?;
@@ -183,6 +188,34 @@ async fn bm_1_4(cx: &Cx<dyn World>) -> Outcome {
         let read = a.get_range("k70001", range.clone()).await?;
         let call = format!("get_range {range:?} of");
         read_is(&call, "k70001", read, None)?;
+    }
+    Ok(())
+}
+
+/// Ranges that go over many of the blocks that a store may fetch or keep a value in: from within one to within another, and
+/// from end to end.
+async fn long_ranges(rng: &mut impl Rng, [a, b]: [&Handle; 2], len: usize) -> Outcome {
+    const BLOCK: u64 = 64 << 10;
+    let key = format!("k{len}");
+    let value = Bytes::from(pattern(&key, len));
+    a.set(&key, value.clone()).await?;
+    let len = u64::try_from(len).unwrap_or(u64::MAX);
+    let mut ranges = vec![
+        0..len,
+        1..len - 1,
+        BLOCK - 1..3 * BLOCK + 1,
+        BLOCK..4 * BLOCK,
+        len - BLOCK..len + BLOCK,
+    ];
+    for _ in 0..7 {
+        let start = rng.next_u64() % len;
+        ranges.push(start..start + rng.next_u64() % (len - start + 2));
+    }
+    for range in ranges {
+        let expected = slice_of(&value, range.clone());
+        let read = b.get_range(&key, range.clone()).await?;
+        let call = format!("get_range {range:?} of");
+        read_is(&call, &key, read, Some(&expected))?;
     }
     Ok(())
 }

@@ -71,7 +71,13 @@ async fn landed(cx: &Cx<dyn World>, handles: &[&Handle], landings: &[Landing]) -
     } else {
         WATCH
     };
-    watch(handles, &keys, time).await
+    watch(handles, &keys, time).await?;
+    // Whoever opens the place now may find what the earlier write had begun, and has nothing to finish or to undo.
+    let late = cx.open_as("late", "p").await?;
+    for watched in &keys {
+        watched.look(&late).await?;
+    }
+    Ok(())
 }
 
 /// The later write: a set or a delete, by the same handle or the other; what it leaves.

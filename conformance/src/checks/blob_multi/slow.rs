@@ -23,6 +23,9 @@ use crate::fixture::{FaultKind, Faults};
 /// The deadline of the calls that wait.
 const WAIT: Duration = Duration::from_millis(200);
 
+/// The deadline of a call that another one comes to wait beside.
+const HELD_UP: Duration = Duration::from_millis(100);
+
 pub(super) async fn bm_7_2(cx: &Cx<dyn World>) -> Outcome {
     let bench = Bench::new(cx).await?;
     let canary = &Canary::start();
@@ -164,6 +167,46 @@ pub(super) async fn bm_7_4(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     value_of(&bench.still, "k").await.map(drop)
+}
+
+pub(super) async fn bm_7_6(cx: &Cx<dyn World>) -> Outcome {
+    const LONG: Duration = Duration::from_secs(20);
+    let bench = Bench::new(cx).await?;
+    bench.a.set("k", pattern("k", 5_000)).await?;
+    let mut met = 0;
+    for method in WRITES.into_iter().chain(READS) {
+        for second in [&bench.a, &bench.b] {
+            let word = method.word();
+            cx.log()
+                .push(format!("-- {word} beside {word} without an answer --"));
+            bench.faults.arm(1, FaultKind::Hang);
+            let value = Bytes::from_static(b"of either");
+            let short = method.call(&bench.a, Instant::now() + HELD_UP, "k", &value);
+            let long = async {
+                // The first one has reached the medium by now, and waits there.
+                tokio::time::sleep(HELD_UP / 4).await;
+                let deadline = Instant::now() + LONG;
+                let result = method.call(second, deadline, "k", &value).await;
+                (result, deadline, Instant::now())
+            };
+            let both = futures_util::future::join(short, long);
+            let what = format!("{word} beside {word} that gets no answer");
+            let ended = bench.cx.within(LONG + NEVER, &what, both).await?;
+            let (_, (result, deadline, back)) = ended;
+            met += u64::from(bench.faults.disarm());
+            match result {
+                Err(e) if e.kind() == ErrorKind::Timeout && back + CLOSE < deadline => {
+                    return Err(Stop::fail(
+                        what,
+                        format!("{} {:?} before its deadline", describe(&e), deadline - back),
+                        "Timeout only once the deadline has passed",
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+    enough(met)
 }
 
 /// Fails unless a call with a short deadline is back soon after it, and an answer in time is no Timeout.
