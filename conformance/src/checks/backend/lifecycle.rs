@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use larder_traits::{Caps, Durability, Metadata};
+use larder_traits::{Caps, ClientError, Durability, Metadata};
 
 use super::objects::{id, name};
 use super::{faults, work};
@@ -242,6 +242,25 @@ async fn bk_5_2(cx: &Cx<dyn World>) -> Outcome {
     }
     cx.within(bound, "join after twenty deletes", a.store().join())
         .await?;
+    // Puts that did not come to their end are no work that is left.
+    for (nth, id) in ids.iter().enumerate().take(6) {
+        let broken = ClientError::new(std::io::Error::other("the caller's stream broke"));
+        let pieces = (0..nth).map(|at| Ok(Bytes::from(pattern(&format!("{at}"), 9_000))));
+        let pieces = stream::iter(pieces.collect::<Vec<_>>());
+        let what = "a put whose stream breaks, or goes on and is dropped";
+        if nth % 2 == 0 {
+            let breaks = pieces.chain(stream::iter([Err(broken)])).boxed();
+            drop(a.try_put_stream(id, &none, what, breaks).await);
+        } else {
+            let hangs = pieces.chain(stream::pending()).boxed();
+            let put = a.try_put_stream(id, &none, what, hangs);
+            drop(tokio::time::timeout(Duration::from_millis(10), put).await);
+        }
+        for handle in [&a, &b] {
+            cx.within(bound, format!("join after {what}"), handle.store().join())
+                .await?;
+        }
+    }
     a.put(&ids[0], &Metadata::new(), "after").await?;
     let found = b.get(&ids[0]).await?.map(|object| object.payload);
     cx.eq(

@@ -123,7 +123,57 @@ pub(in crate::checks) fn metadata_ladder() -> Vec<Metadata> {
         many.custom
             .insert(format!("key-{n:02}"), format!("value {n}"));
     }
-    vec![bare, full, empty, odd, many]
+
+    // What some take for the sign of an encoding, and bring back as something else.
+    let mut spelled = Metadata::new();
+    spelled.time_created = at(78);
+    spelled.content_type = text("Text/Plain; Charset=UTF-8; q=\"a;b\"");
+    spelled.origin = text("https://example.org/a%2Fb%20c?d=%25&e=+#f, g");
+    spelled.filename = text("a\"b\"/../c%20d\\e.tar.gz");
+    for (at, value) in [
+        "=?UTF-8?Q?a_b=20c?=",
+        "=?utf-8?B?YQ==?=",
+        "a%20b%2Fc%25d%C3%A8",
+        "a+b",
+        "a\tb\nc\r\nd\r\n e",
+        "  two  blanks  ",
+        "a, b,c",
+        "\"quoted\"",
+        "&amp;&#232;<b>",
+        "\\u00e8\\n",
+        "null",
+        "007",
+        "utf-8''a%20b",
+        "a\u{0}b",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        spelled.custom.insert(format!("s{at}"), value.into());
+    }
+    for key in ["a_b", "a-b", "a%5Fb", "a b", "A-B"] {
+        spelled.custom.insert(key.into(), format!("of {key}"));
+    }
+    vec![bare, full, empty, odd, many, spelled]
+}
+
+/// Metadata with more in it than headers and rows of some stores have room for, from one entry to many.
+pub(in crate::checks) fn roomy_metadata() -> Vec<Metadata> {
+    let mut all = Vec::new();
+    for (count, len) in [(1, 1_500), (1, 3_000), (30, 100), (3, 3_000), (200, 40)] {
+        let mut metadata = Metadata::new();
+        metadata.time_created = Some(far());
+        for n in 0..count {
+            let value = format!("{n} ").repeat(len).chars().take(len).collect();
+            metadata.custom.insert(format!("key-{n:03}"), value);
+        }
+        all.push(metadata);
+    }
+    let mut named = Metadata::new();
+    named.time_created = Some(far());
+    named.filename = Some("long name ".repeat(40));
+    all.push(named);
+    all
 }
 
 /// Ids of which each two differ, most of them barely: parts that shift into each other, prefixes, separators, case,
@@ -182,6 +232,11 @@ pub(in crate::checks) fn alike_ids(caps: &Caps) -> Vec<ObjectId> {
         id("n", &[], &format!("{long}1")),
         id("n", &[], &format!("{long}2")),
         id("n", &[], &format!("{long}12")),
+        id("n", &[], &format!("{}1", "y".repeat(380))),
+        id("n", &[], &format!("{}2", "y".repeat(380))),
+        // Two that the usual hash of strings does not tell apart.
+        id("n", &[], "Aa"),
+        id("n", &[], "BB"),
         id(&long, &[(&long, "v")], "1"),
         id(&long, &[(&long, "v")], "2"),
     ];

@@ -5,12 +5,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use larder_traits::{Clock, ErrorKind, ExpirationPolicy, Metadata};
 
-use super::objects::{alike_ids, far, metadata_ladder, name};
+use super::objects::{alike_ids, far, metadata_ladder, name, roomy_metadata};
 use super::{access, time};
-use crate::backend::{Object, World};
+use crate::backend::{Handle, Object, World};
 use crate::check::{Check, Engine, Outcome};
 use crate::checks::{pattern, refused};
 use crate::cx::Cx;
+use crate::fixture;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -150,14 +151,45 @@ async fn hv_8_6(cx: &Cx<dyn World>) -> Outcome {
     Ok(())
 }
 
+/// Much metadata comes back whole, or is refused as above a bound before anything has happened (C-4).
+pub(in crate::checks) async fn roomy<W>(cx: &Cx<W>, a: &Handle, b: &Handle) -> Outcome
+where
+    W: fixture::World + ?Sized,
+{
+    let mut small = Metadata::new();
+    small.time_created = Some(far());
+    for (nth, metadata) in roomy_metadata().into_iter().enumerate() {
+        let id = name(&format!("roomy-{nth}"));
+        a.put(&id, &small, "small").await?;
+        let put = a.try_put(&id, &metadata, vec!["roomy".into()]).await;
+        let what = format!("a put with much metadata, number {nth}");
+        let mut stored = match &put {
+            Ok(()) => metadata,
+            Err(_) => {
+                refused(&what, put, ErrorKind::InvalidInput)?;
+                small.clone()
+            }
+        };
+        stored.size = Some(5);
+        let seen = b.metadata(&id).await?;
+        cx.eq(format!("the metadata after {what}"), &seen, &Some(stored))?;
+    }
+    Ok(())
+}
+
 async fn hv_9_1(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
+    roomy(cx, &a, &b).await?;
     let ladder = metadata_ladder();
     let mut kept = Vec::new();
     // Each over an absent object and over one with each other's fields, so that nothing is merged.
     for (nth, metadata) in ladder.iter().enumerate() {
         let id = name(&format!("fields-{nth}"));
         for (other, earlier) in ladder.iter().enumerate().chain([(nth, metadata)]) {
+            // The last one is about its texts, and meets two of the others only.
+            if nth.max(other) == ladder.len() - 1 && nth.min(other) > 1 && nth != other {
+                continue;
+            }
             a.put(&id, earlier, "earlier").await?;
             let payload = Bytes::from(pattern("fields", 10 * other));
             b.put(&id, metadata, payload.clone()).await?;

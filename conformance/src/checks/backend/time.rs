@@ -375,6 +375,7 @@ where
         }
     }
     never_shortened(&mut timed).await?;
+    again_and_again(&mut timed).await?;
     if S::IS_TIERED {
         redirects_die(&mut timed).await?;
     }
@@ -450,6 +451,44 @@ fn is_absent(answer: &Answer) -> bool {
         Answer::Head(larder_traits::TieredMetadata::NotFound),
     ];
     nothing.contains(answer)
+}
+
+/// Each access behind the debounce extends, however many came before it and whatever lay under the id before; all of them
+/// through one handle, which may remember.
+async fn again_and_again<W, S>(timed: &mut Timed<'_, W, S>) -> Outcome
+where
+    W: fixture::World + ?Sized,
+    S: Subject,
+{
+    let id = put_idle(timed, DAY * 40, None).await?;
+    for (nth, idle) in [DAY * 40, SECOND * 1_000, SECOND * 8, DAY * 2]
+        .into_iter()
+        .enumerate()
+    {
+        if nth > 0 {
+            let (mut metadata, payload) = object("idle", 200 + nth);
+            metadata.expiration_policy = ExpirationPolicy::TimeToIdle(idle);
+            let put = Call::Put(metadata, payload);
+            timed.ask("over an idle object", &id, &put).await?;
+        }
+        for access in 1..=4 {
+            timed.advance((idle / 4).min(DAY) + SECOND);
+            let read = if S::IS_TIERED { Call::Row } else { Call::Get };
+            let seen = timed.pair[1].make(&id, &read).await;
+            let seen = seen.map_err(|e| Stop::error(format!("{read:?} of an idle object"), &e))?;
+            let what = format!("access {access} to an object with an idle time of {idle:?}");
+            timed
+                .cx
+                .require(!is_absent(&seen), &what, "absent", "alive")?;
+            timed.join().await;
+            let wanted = timed.now() + idle;
+            let shown = timed.shown(&id).await?;
+            timed
+                .cx
+                .eq(format!("the deadline after {what}"), &shown, &Some(wanted))?;
+        }
+    }
+    Ok(())
 }
 
 /// A deadline that is later than what an access would ask for stays.

@@ -7,8 +7,9 @@ use larder_traits::{ErrorKind, ExpirationPolicy, Metadata, TieredWrite, Tombston
 
 use super::bench::{Bench, Call};
 use crate::check::{Check, Engine, Level, Outcome};
+use crate::checks::backend::calls::Subject;
 use crate::checks::backend::objects::{alike_ids, far, len_max, metadata_ladder, name};
-use crate::checks::backend::shape::{impossible, uneven};
+use crate::checks::backend::shape::{impossible, roomy, uneven};
 use crate::checks::backend::{access, time};
 use crate::checks::{contents, pattern, refused};
 use crate::cx::Cx;
@@ -222,6 +223,8 @@ async fn hv_8_6(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn hv_9_1(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("roomy").await?;
+    roomy(cx, a.plain(), b.plain()).await?;
     let mut bench = Bench::new(cx).await?;
     let ladder = metadata_ladder();
     let reads = [Call::Get, Call::Metadata];
@@ -256,6 +259,7 @@ async fn hv_9_1(cx: &Cx<dyn World>) -> Outcome {
             }
         }
     }
+    same_payload(&mut bench).await?;
     for (nth, target) in alike_ids(&cx.caps).into_iter().enumerate() {
         let id = bench.fresh();
         let redirect = point(bench.redirect(&target, nth));
@@ -266,6 +270,22 @@ async fn hv_9_1(cx: &Cx<dyn World>) -> Outcome {
         bench.look_at_all().await?;
     }
     stamped(&mut bench).await
+}
+
+/// The payload that is there already, with other metadata: all that was told is new.
+async fn same_payload(bench: &mut Bench<'_>) -> Outcome {
+    let ladder = metadata_ladder();
+    let payload = Bytes::from(pattern("the same", 3_000));
+    for first in 0..bench.cx.times(6, 2) {
+        let id = bench.fresh();
+        for (nth, metadata) in ladder.iter().enumerate() {
+            // Twice by one call, then by the next one.
+            let call = inserts(metadata, &payload)[(first + nth / 2) % 3].clone();
+            let what = format!("with metadata number {nth} over the same payload");
+            bench.judge(&what, &id, &call).await?;
+        }
+    }
+    Ok(())
 }
 
 /// With a clock: what is left out is filled in from it, by every call that writes.
@@ -283,6 +303,10 @@ async fn stamped(bench: &mut Bench<'_>) -> Outcome {
         bench.ask("with times to be filled in", &id, &call).await?;
         bench.advance(second);
         bench.look("times were filled in", &id).await?;
+        // The same once more, at another time.
+        if let Call::Put(..) | Call::PutInline(..) = call {
+            bench.judge("once more, later", &id, &call).await?;
+        }
     }
     Ok(())
 }
