@@ -17,6 +17,7 @@ use crate::reference::high_volume::{
 use crate::reference::lock;
 
 mod bystanders;
+mod field;
 mod neighbours;
 mod seldom;
 
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         bystanders::bystanders(),
         neighbours::neighbours(),
         seldom::seldom(),
+        field::field(),
     ]
     .into_iter()
     .flatten()

@@ -13,6 +13,7 @@ mod bystanders;
 mod concurrent;
 mod dropped;
 mod failing;
+mod field;
 mod handles;
 mod names;
 mod neighbours;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         failing::failing(),
         neighbours::neighbours(),
         seldom::seldom(),
+        field::field(),
     ]
     .into_iter()
     .flatten()

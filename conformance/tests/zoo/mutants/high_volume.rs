@@ -23,6 +23,7 @@ mod concurrent;
 mod dropped;
 mod expiry;
 mod failing;
+mod field;
 mod neighbours;
 mod seldom;
 mod shape;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         failing::failing(),
         neighbours::neighbours(),
         seldom::seldom(),
+        field::field(),
         timed::timed(),
     ]
     .into_iter()

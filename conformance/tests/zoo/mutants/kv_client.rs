@@ -16,6 +16,7 @@ mod bystanders;
 mod concurrent;
 mod dropped;
 mod failing;
+mod field;
 mod many;
 mod neighbours;
 mod seldom;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         failing::failing(),
         neighbours::neighbours(),
         seldom::seldom(),
+        field::field(),
         timed::timed(),
         writes(),
         handles(),
