@@ -15,6 +15,7 @@ mod made_again;
 mod methods;
 mod names;
 mod operations;
+mod pages;
 mod peeks;
 mod races;
 mod rows;

@@ -8,7 +8,7 @@ use larder_traits::{
 use super::methods::Write;
 use super::operations::{Looks, Weights, lists, lists_closed, of_texts};
 use super::{
-    Names, append, appends, at, both_read, empty, faults, names, races, refuses, row, work,
+    Names, append, appends, at, both_read, empty, faults, names, pages, races, refuses, row, work,
 };
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
 use crate::checks::outlives_power;
@@ -53,6 +53,18 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("compared before the commit")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(races::st_12_5(cx))),
+    Check::new(
+        "ST-12.6",
+        "a batch and an append over hundreds of collections move each of them",
+    )
+    .kills("a bit for each, a bound on items")
+    .run(|cx| Box::pin(pages::st_12_6(cx))),
+    Check::new(
+        "ST-12.7",
+        "an append that expects the empty upper, or finds it, is compared like any other",
+    )
+    .kills("empty as NULL")
+    .run(|cx| Box::pin(pages::st_12_7(cx))),
     Check::new(
         "ST-13.1",
         "after a kill in any method, what was acknowledged is there, and nothing is half there",

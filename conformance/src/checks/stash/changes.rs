@@ -2,7 +2,7 @@
 
 use larder_traits::{Diff, StashError, Timestamp};
 
-use super::{Names, at, both_read, empty, races, refuses, row};
+use super::{Names, at, both_read, empty, pages, races, refuses, row};
 use crate::check::{Check, Engine, Outcome};
 use crate::cx::Cx;
 use crate::model::stash::Update;
@@ -46,6 +46,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("time compared before the commit")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(races::st_5_6(cx))),
+    Check::new(
+        "ST-5.7",
+        "updates of several mebibytes, of rows within their bounds, are there whole",
+    )
+    .kills("one packet, bound on the sum of rows")
+    .run(|cx| Box::pin(pages::st_5_7(cx))),
 ];
 
 async fn st_5_1(cx: &Cx<dyn World>) -> Outcome {

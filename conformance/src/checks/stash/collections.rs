@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use larder_traits::stash::StashDriverExt;
 use larder_traits::{StashCollection, StashError, Timestamp};
 
-use super::{Names, at, both_read, made_again, refuses, row};
+use super::{Names, at, both_read, made_again, pages, refuses, row};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::cx::Cx;
 use crate::stash::{Handle, World};
@@ -49,6 +49,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("names remembered by a handle, ids counted anew")
     .engines(&[Engine::Model])
     .run(|cx| Box::pin(made_again::st_1_6(cx))),
+    Check::new(
+        "ST-1.7",
+        "of names that are patterns of each other the one that is dropped goes, and no other",
+    )
+    .kills("name as a pattern")
+    .run(|cx| Box::pin(pages::st_1_7(cx))),
 ];
 
 async fn st_1_1(cx: &Cx<dyn World>) -> Outcome {
@@ -250,7 +256,30 @@ async fn st_1_3(cx: &Cx<dyn World>) -> Outcome {
         )?;
     }
     let distinct: BTreeSet<_> = ids.iter().collect();
-    cx.eq("the number of distinct ids", &distinct.len(), &names.len())
+    cx.eq("the number of distinct ids", &distinct.len(), &names.len())?;
+    // Once more when nobody has any of them open.
+    drop((a, b));
+    let (mut a, mut b) = cx.open_two("p").await?;
+    for (n, (name, id)) in names.iter().zip(&ids).enumerate() {
+        let reader = if n % 2 == 0 { &mut a } else { &mut b };
+        let c: Names = reader.collection(name).await?;
+        cx.eq(format!("the id of {name:?}, reopened"), &c.id(), id)?;
+    }
+    let Some(driver) = cx.driver_if_any("p").await? else {
+        return Ok(());
+    };
+    let listed = driver.collections().await;
+    let mut listed = listed.map_err(|e| Stop::error("driver.collections()", &e))?;
+    listed.sort();
+    let mut all: Vec<_> = names.into_iter().zip(ids).collect();
+    all.sort();
+    cx.eq("the length of the list of names", &listed.len(), &all.len())?;
+    cx.require(
+        listed == all,
+        "the list of names",
+        "others",
+        "each with its id",
+    )
 }
 
 async fn st_1_4(cx: &Cx<dyn World>) -> Outcome {

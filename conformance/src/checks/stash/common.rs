@@ -8,7 +8,7 @@ use larder_traits::stash::{RawRow, StashDriver, StashOp, codec};
 use larder_traits::{Clock, Diff, ErrorKind, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
-use super::{Names, at, both_read, concurrent, drops, empty, faults, row, work};
+use super::{Names, at, both_read, concurrent, drops, empty, faults, pages, row, work};
 use crate::check::{Check, Engine, Level, Outcome};
 use crate::checks::{dropped_neighbours, failing_neighbours, refused};
 use crate::cx::Cx;
@@ -52,6 +52,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
+    Check::new(
+        "C-2.3",
+        "what one handle exchanges, with frontiers and the number of rows as they were, the other reads",
+    )
+    .kills("cache by count or by frontier")
+    .run(|cx| Box::pin(pages::c_2_3(cx))),
     Check::new(
         "C-3.1",
         "random and extreme arguments to every method: an answer or an error",

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::operations::{Looks, Weights, lists, of_texts};
 use super::rows::filled;
-use super::{Names, at, both_read, concurrent, empty, refuses, row, sealed};
+use super::{Names, at, both_read, concurrent, empty, pages, refuses, row, sealed};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
 use crate::engine::cost;
@@ -64,6 +64,18 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("only what was written since the last time")
     .run(|cx| Box::pin(st_8_4(cx))),
+    Check::new(
+        "ST-8.5",
+        "rows that lie far apart, and sums that leave 64 bits on their way, are folded whole",
+    )
+    .kills("folded in parts, overflow on the way")
+    .run(|cx| Box::pin(pages::st_8_5(cx))),
+    Check::new(
+        "ST-8.6",
+        "keys and values that part at their ends, of many lengths, stay apart when they are folded",
+    )
+    .kills("compared by a prefix, or without case")
+    .run(|cx| Box::pin(pages::st_8_6(cx))),
     Check::new(
         "ST-9.1",
         "since and upper are the model's after each of many operations, on both handles",

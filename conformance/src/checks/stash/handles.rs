@@ -5,7 +5,7 @@ use larder_traits::{Classify, ErrorKind};
 use tokio::task::JoinError;
 
 use super::operations::{Looks, Weights, lists, of_texts};
-use super::{Names, at, row};
+use super::{Names, at, races, row};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
 use crate::cx::Cx;
 use crate::stash::{Failed, Handle, World};
@@ -37,6 +37,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("half-fenced")
     .level(Level::Declared)
     .run(|cx| Box::pin(st_14_4(cx))),
+    Check::new(
+        "ST-14.5",
+        "appends at once over the same collections, each in another order: no call fails",
+    )
+    .kills("deadlock by the order of locks")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(races::st_14_5(cx))),
 ];
 
 async fn st_14_1(cx: &Cx<dyn World>) -> Outcome {
@@ -191,7 +198,7 @@ async fn st_14_4(cx: &Cx<dyn World>) -> Outcome {
     if !cx.caps.stash.exclusive {
         return undeclared(cx).await;
     }
-    for call in 0..6 {
+    for call in 0..11 {
         let Some(mut old) = exclusive(cx, "old").await? else {
             return Err(Stop::Ignored("needs the power open_exclusive()".into()));
         };
@@ -211,6 +218,11 @@ async fn st_14_4(cx: &Cx<dyn World>) -> Outcome {
             2 => old.compact(c, at(3)).await,
             3 => old.consolidate(c).await,
             4 => old.seal_batch(&[(c, at(6)), (c, at(7))]).await,
+            5 => old.iter(c).await.map(drop),
+            6 => old.iter_key(c, &"k".to_owned()).await.map(drop),
+            7 => old.upper(c).await.map(drop),
+            8 => old.peek(c).await.map(drop),
+            9 => old.collection::<String, String>("another").await.map(drop),
             _ => old.update(c, ("late".into(), "a".into()), 8, 1).await,
         };
         conflict("the next call of the older writer", &result)?;
@@ -221,6 +233,34 @@ async fn st_14_4(cx: &Cx<dyn World>) -> Outcome {
         let since = new.since(c).await?;
         cx.eq("since after both", &since, &at(i64::MIN))?;
         new.update(c, ("k".into(), "w".into()), 9, 1).await?;
+    }
+    several_writers(cx).await
+}
+
+/// ST-14.4: none of several older writers goes on, however long ago it was the last, and whoever was refused before.
+async fn several_writers(cx: &Cx<dyn World>) -> Outcome {
+    let names = ["first", "second", "third", "fourth", "fifth"];
+    let mut writers = Vec::new();
+    for name in names {
+        let Some(mut writer) = exclusive(cx, name).await? else {
+            return Err(Stop::fail("an exclusive open", "none", "a store"));
+        };
+        let c: Names = writer.collection("several").await?;
+        writer.update(c, (name.into(), "v".into()), 1, 1).await?;
+        writers.push((name, writer, c));
+    }
+    let mut last = writers.pop();
+    for _ in 0..2 {
+        for (name, older, c) in &mut writers {
+            let what = format!("a call of the {name} of {} writers", names.len());
+            let late = older.update(*c, ("late".into(), "v".into()), 1, 1).await;
+            conflict(&what, &late)?;
+        }
+    }
+    if let Some((_, last, c)) = &mut last {
+        let mut expected = names.map(|name| row(name, "v", 1, 1)).to_vec();
+        expected.sort();
+        cx.eq("the rows of all writers", &last.iter(*c).await?, &expected)?;
     }
     Ok(())
 }

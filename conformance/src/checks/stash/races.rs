@@ -1,4 +1,4 @@
-//! ST-5.6 and ST-12.5: updates that meet a seal, and appends that expect the same.
+//! ST-5.6, ST-12.5 and ST-14.5: updates that meet a seal, appends that expect the same, and appends to the same.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -194,4 +194,56 @@ async fn race(
             )),
         },
     }
+}
+
+/// ST-14.5: each client appends to all collections, and begins with another one.
+pub(super) async fn st_14_5(cx: &Cx<dyn World>) -> Outcome {
+    const COLLECTIONS: usize = 3;
+    let mut drivers = Vec::new();
+    for _ in 0..CLIENTS {
+        drivers.push(cx.driver("p").await?);
+    }
+    let mut opener = cx.open("p").await?;
+    let mut all = Vec::<Names>::new();
+    for n in 0..COLLECTIONS {
+        all.push(opener.collection(&format!("c{n}")).await?);
+    }
+    let rounds = rounds(cx).min(40);
+    for round in 0..rounds {
+        let start = Arc::new(Barrier::new(CLIENTS));
+        let mut tasks = Vec::new();
+        for (n, driver) in drivers.iter().enumerate() {
+            let (driver, start) = (Arc::clone(driver), Arc::clone(&start));
+            let mut order = all.clone();
+            order.rotate_left(n % COLLECTIONS);
+            if round % 2 == 1 && n % 2 == 1 {
+                order.reverse();
+            }
+            tasks.push(tokio::spawn(async move {
+                let mut it = Append::new();
+                for c in order {
+                    let rows = vec![row(&format!("{round:04} {n}"), "", 1, 1)];
+                    let added = it.collection(c).update(rows).map(drop);
+                    added.map_err(|e| Stop::error("encoding rows for an append", &e))?;
+                }
+                start.wait().await;
+                let appended = driver.append(it).await;
+                appended.map_err(|e| {
+                    Stop::fail(
+                        "an append beside others over the same collections",
+                        format!("{}: {}", variant(&e), describe(&e)),
+                        "Ok: that they meet fails no call",
+                    )
+                })
+            }));
+        }
+        for task in tasks {
+            ended(task.await)?;
+        }
+    }
+    for c in all {
+        let found = opener.iter(c).await?.len();
+        cx.eq("how many rows were appended", &found, &(rounds * CLIENTS))?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use larder_traits::{Diff, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
 use super::operations::{Looks, Weights, lists, of_texts, side_by_side};
-use super::{Names, at, both_read, empty, refuses, row};
+use super::{Names, at, both_read, empty, pages, refuses, row};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
 use crate::engine::{cost, model};
@@ -23,6 +23,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("ST-3.4", "with an empty since there is nothing to read, and that is an error")
         .kills("empty answer")
         .run(|cx| Box::pin(st_3_4(cx))),
+    Check::new("ST-3.5", "more rows than any page, of keys that go over its end, are read whole, as written and consolidated")
+        .kills("next page behind the last key")
+        .run(|cx| Box::pin(pages::st_3_5(cx))),
     Check::new("ST-4.1", "iter_key is iter filtered by the key, after each of many operations")
         .kills("drifting query")
         .engines(&[Engine::Model])
