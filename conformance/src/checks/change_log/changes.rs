@@ -62,7 +62,7 @@ const KEYS: [&str; 9] = [
     "quote ' \" \\ ; --",
 ];
 
-fn shapes() -> Vec<Change> {
+fn shapes(id_len_bytes_max: usize) -> Vec<Change> {
     let mut all = Vec::new();
     for step in [Step::Upload, Step::Swap, Step::Remove] {
         for has_created in [true, false] {
@@ -98,6 +98,24 @@ fn shapes() -> Vec<Change> {
         change.replaced = Some(object("key"));
         all.push(change);
     }
+    // As many scopes as a name has room for, and payloads that are one and the same.
+    for (n, count) in (300..).zip([3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 128, 256]) {
+        let scopes = (0..count).map(|n| Scope::new(format!("s{n}"), format!("{}", n % 3)));
+        let context = ObjectContext::new("many", scopes.collect());
+        let wide = |key: &str| ObjectId::new(context.clone(), key);
+        let payload = if n % 2 == 0 {
+            wide("created")
+        } else {
+            object("created")
+        };
+        if wide("created").to_string().len() > id_len_bytes_max {
+            break;
+        }
+        let mut change = Change::new(id(n), wide("key"), Step::Swap);
+        change.created = Some(payload.clone());
+        change.replaced = Some(payload);
+        all.push(change);
+    }
     for (n, bytes) in odd_ids().into_iter().enumerate() {
         let object = object(format!("odd {n}"));
         all.push(Change::new(ChangeId::from_bytes(bytes), object, Step::Swap));
@@ -121,7 +139,7 @@ fn odd_ids() -> Vec<[u8; 16]> {
 
 async fn cl_1_1(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
-    let (owner, shapes) = (writer(1), shapes());
+    let (owner, shapes) = (writer(1), shapes(cx.caps.high_volume.id_len_bytes_max));
     for (n, change) in shapes.iter().enumerate() {
         let handle = if n % 2 == 0 { &a } else { &b };
         handle.record(owner, change).await?;

@@ -43,6 +43,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("zero for none or for ever, rounded the wrong way before the epoch")
     .run(|cx| Box::pin(cl_4_5(cx))),
     Check::new(
+        "CL-4.6",
+        "the leases of hundreds of writers hold beside each other, each until its end",
+    )
+    .kills("room for so many leases")
+    .run(|cx| Box::pin(cl_4_6(cx))),
+    Check::new(
         "CL-5.1",
         "a claim takes what others have no lease for, up to its limit, and answers with that",
     )
@@ -82,6 +88,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("chosen before it is taken, fewer than there are")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(meetings::cl_5_6(cx))),
+    Check::new(
+        "CL-5.7",
+        "claims take the changes of hundreds of writers that are gone, as many as their limits say",
+    )
+    .kills("a page of writers, one writer at a time")
+    .run(|cx| Box::pin(cl_5_7(cx))),
     Check::new(
         "CL-6.1",
         "each change is a register, and what is listed is one moment, with a handle for each client",
@@ -256,6 +268,81 @@ async fn cl_4_5(cx: &Cx<dyn World>) -> Outcome {
         b.complete(writer(1_000), own.id).await?;
     }
     Ok(())
+}
+
+async fn cl_4_6(cx: &Cx<dyn World>) -> Outcome {
+    let count = u64::try_from(cx.times(300, 70)).unwrap_or(70);
+    let (a, b) = cx.open_two("p").await?;
+    let scout = 9_000;
+    for n in 0..count {
+        let handle = if n % 2 == 0 { &a } else { &b };
+        // The first are the last to end.
+        handle.renew(writer(n), at(10_000 - n)).await?;
+        handle.record(writer(n), &change(n, 0)).await?;
+    }
+    let all: Vec<Change> = (0..count).map(|n| change(n, 0)).collect();
+    for handle in [&a, &b, &cx.open_as("c", "p").await?] {
+        let what = "while all of many leases hold";
+        claims(what, handle, scout, at(10_000 - count), &[]).await?;
+    }
+    // Those of the second half are over, and some of these are renewed.
+    let half = count / 2;
+    for n in (half..count).step_by(3) {
+        a.renew(writer(n), at(20_000)).await?;
+    }
+    let now = at(10_000 - half);
+    let is_over = |n: &u64| *n >= half && !(n - half).is_multiple_of(3);
+    let over = (0..count).filter(is_over);
+    let over: Vec<Change> = over
+        .map(|n| all[usize::try_from(n).unwrap_or_default()].clone())
+        .collect();
+    claims("once half of many leases are over", &b, scout, now, &over).await?;
+    let mut left = all;
+    left.retain(|change| !over.contains(change));
+    claims(
+        "once all of many leases are over",
+        &a,
+        scout,
+        at(20_000),
+        &left,
+    )
+    .await
+}
+
+async fn cl_5_7(cx: &Cx<dyn World>) -> Outcome {
+    let count = u64::try_from(cx.times(260, 40)).unwrap_or(40);
+    let (a, b) = cx.open_two("p").await?;
+    let mut all = Vec::new();
+    for n in 0..count {
+        let handle = if n % 2 == 0 { &a } else { &b };
+        for part in 0..=n % 3 {
+            let own = change(3 * n + part, part);
+            handle.record(writer(n), &own).await?;
+            all.push(own);
+        }
+        if n % 4 == 1 {
+            handle.renew(writer(n), at(100)).await?;
+        }
+    }
+    let heir = writer(9_000);
+    let mut taken = Vec::new();
+    let most = all.len() * 2 / 3;
+    for limit in [1, most, 3, usize::MAX, usize::MAX] {
+        let left = all.len() - taken.len();
+        let claimed = a.claim(heir, at(100), limit).await?;
+        let what = format!("a claim of {limit}, of {left} that belong to many");
+        cx.eq(what, &claimed.len(), &limit.min(left))?;
+        taken.extend(claimed);
+    }
+    taken.sort_by_key(|change| change.id);
+    all.sort_by_key(|change| change.id);
+    cx.require(
+        taken == all,
+        "what was claimed of many",
+        "others",
+        "what they recorded",
+    )?;
+    b.expect("what was claimed of many", heir, &all).await
 }
 
 async fn cl_5_1(cx: &Cx<dyn World>) -> Outcome {

@@ -15,7 +15,8 @@ use crate::engine::work::{Crew, Found, KEYS, Registered, Registers, Told, Worker
 struct Own {
     handle: Handle,
     number: u64,
-    is_leased: bool,
+    /// How often the lease was asked for. It is renewed now and then, though it would last.
+    asked: u64,
 }
 
 /// The change that `tag` stands for; its length follows from it.
@@ -37,9 +38,9 @@ impl Own {
 
     /// A lease that is acknowledged lasts as the changes do.
     async fn lease(&mut self) -> Outcome {
-        if !self.is_leased {
+        self.asked += 1;
+        if self.asked % 2 == 1 {
             self.handle.renew(self.writer(), for_ever()).await?;
-            self.is_leased = true;
         }
         Ok(())
     }
@@ -169,7 +170,7 @@ pub(super) async fn hire(cx: &Cx<dyn World>) -> Result<Crew, Stop> {
         let own = Own {
             handle: cx.open_as(name, "p").await?,
             number: worker * KEYS,
-            is_leased: false,
+            asked: 0,
         };
         crew.push(Registered::hired(cx.seed(), worker, Box::new(own)));
     }
