@@ -5,6 +5,7 @@ mod common;
 pub(crate) mod content;
 mod crash;
 mod failing;
+mod flushes;
 mod frames;
 mod names;
 mod reads;

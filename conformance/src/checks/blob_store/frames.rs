@@ -4,7 +4,7 @@ use larder_traits::{AlignedBlobBuf, BlobGuid, PAGE_SIZE};
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame, own_frame};
-use super::{durable, guid, reads, threads, work};
+use super::{durable, flushes, guid, reads, threads, work};
 use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Check, Engine, Gate, Outcome, Stop};
 use crate::checks::outlives_power;
@@ -74,6 +74,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("zeros that are not written, the rest of an older frame")
     .run(|cx| Box::pin(bs_2_6(cx))),
+    Check::new(
+        "BS-2.7",
+        "a frame over one that is its like: the same words in another order, one bit, the same ends",
+    )
+    .kills("unchanged by a sum of it")
+    .run(|cx| Box::pin(flushes::bs_2_7(cx))),
     Check::new("BS-3.1", "writes, deletes, a flush, a power cut: all there")
         .kills("missing sync")
         .gate(outlives_power)
@@ -94,6 +100,21 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("flush that does nothing, state of the handle only")
     .gate(durable)
     .run(|cx| Box::pin(bs_3_3(cx))),
+    Check::new(
+        "BS-3.4",
+        "what is written while a flush runs is covered by the next, begun at once or after the other, and found at the next open",
+    )
+    .kills("flush that clears what came meanwhile, flush that is left to another")
+    .gate(durable)
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(flushes::bs_3_4(cx))),
+    Check::new(
+        "BS-3.5",
+        "more blobs than a page of names has are found at the next open, each with its frame",
+    )
+    .kills("one block of the index")
+    .gate(durable)
+    .run(|cx| Box::pin(flushes::bs_3_5(cx))),
     Check::new(
         "BS-4.1",
         "a blob never written or deleted is NotFound for a read",

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::content::{frame, own_frame};
 use super::{guid, threads};
 use crate::blob_store::{Batch, Handle, World};
-use crate::check::{Check, Engine, Level, Outcome};
+use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
 use crate::engine::{cost, model};
 use crate::model::blob_store::Frames;
@@ -26,6 +26,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("cursor slips")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(threads::bs_6_2(cx))),
+    Check::new(
+        "BS-6.4",
+        "hundreds of absent names, near ones and far ones, are absent beside the blobs that there are",
+    )
+    .kills("a filter taken at its word, names by their beginnings")
+    .run(|cx| Box::pin(bs_6_4(cx))),
     Check::new("BS-6.3", "what has_blob costs beside few blobs and many")
         .kills("scan")
         .level(Level::Report)
@@ -51,6 +57,42 @@ async fn bs_6_3(cx: &Cx<dyn World>) -> Outcome {
         cost::median(ask).await
     };
     cost::compare(cx, "has_blob", BLOBS_MAX, measure).await
+}
+
+async fn bs_6_4(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let mut rng = cx.rng();
+    let there: Vec<u128> = (0..24).map(|_| rng.random()).collect();
+    for (name, tag) in there.iter().zip(1..) {
+        a.write(guid(*name), tag)?;
+    }
+    let mut absent: Vec<u128> = (0..cx.times(600, 100)).map(|_| rng.random()).collect();
+    for name in &there {
+        // Beside each, by one bit, by one byte, and from behind.
+        absent.extend((0..128).step_by(3).map(|bit| name ^ (1 << bit)));
+        absent.extend([name.swap_bytes(), !name, name.rotate_left(64)]);
+    }
+    absent.retain(|name| !there.contains(name));
+    let asked = |handle: &Handle, names: &[u128], expected: bool| {
+        for name in names {
+            let name = guid(*name);
+            cx.eq(format!("has_blob({name})"), &handle.has(name)?, &expected)?;
+        }
+        Ok::<(), Stop>(())
+    };
+    asked(&b, &absent, false)?;
+    asked(&b, &there, true)?;
+    a.flush()?;
+    asked(&a, &absent, false)?;
+    let (gone, left) = there.split_at(there.len() / 2);
+    for name in gone {
+        b.delete(guid(*name))?;
+    }
+    asked(&a, gone, false)?;
+    asked(&a, left, true)?;
+    b.flush()?;
+    asked(&b, &absent, false)?;
+    asked(&b, gone, false)
 }
 
 #[derive(Clone, Debug)]

@@ -253,6 +253,18 @@ async fn bs_9_1(cx: &Cx<dyn World>) -> Outcome {
             needed("a delete")?;
             a.flush()?;
         }
+        // Over what was flushed, and then away with it: that it was there is all that the medium knows.
+        for how in [None, Some(Batch::Plain), Some(Batch::DataSync)] {
+            a.write(guid(4), round + 50)?;
+            a.flush()?;
+            match how {
+                None => a.write(guid(4), round + 51)?,
+                Some(how) => drop(batch(&a, how, &[4], round + 51)?),
+            }
+            a.delete(guid(4))?;
+            needed("a write over a flushed blob, and its delete")?;
+            a.flush()?;
+        }
         a.write(guid(5), round + 30)?;
         a.delete(guid(5))?;
         a.write(guid(1), round + 31)?;
