@@ -13,6 +13,7 @@ mod batches;
 mod concurrent;
 mod corners;
 mod failing;
+mod field;
 mod handles;
 mod neighbours;
 mod reads;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         reads::ranges(),
         reads::beside_others(),
         corners::corners(),
+        field::field(),
     ]
     .into_iter()
     .flatten()

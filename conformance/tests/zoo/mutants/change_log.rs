@@ -12,6 +12,7 @@ mod concurrent;
 mod corners;
 mod dropped;
 mod failing;
+mod field;
 mod handles;
 mod leases;
 mod neighbours;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         failing::failing(),
         neighbours::neighbours(),
         corners::corners(),
+        field::field(),
     ]
     .into_iter()
     .flatten()

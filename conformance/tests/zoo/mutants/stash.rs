@@ -18,7 +18,9 @@ mod concurrent;
 mod corners;
 mod dropped;
 mod failing;
+mod field;
 mod frontiers;
+mod later;
 mod neighbours;
 mod rows;
 
@@ -39,6 +41,8 @@ pub(crate) fn all() -> Vec<Mutant> {
         failing::failing(),
         neighbours::neighbours(),
         corners::corners(),
+        field::field(),
+        later::later(),
     ]
     .into_iter()
     .flatten()

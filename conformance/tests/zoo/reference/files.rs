@@ -85,6 +85,8 @@ pub(crate) enum Flaw {
     ShortReadIsWhole,
     /// Neither the file nor the folder is synced.
     NothingSynced,
+    /// The old file is removed before the new one is put in its place.
+    RemovedFirst,
 }
 
 /// A place: a folder, and what all handles of this process on it share.
@@ -418,6 +420,11 @@ impl Files {
             file.sync_all()?;
         }
         file.write_all(last)?;
+        if flaw == Flaw::RemovedFirst {
+            // There may be none.
+            drop(fs::remove_file(&path));
+            std::thread::sleep(GAP);
+        }
         fs::rename(&temporary, &path)?;
         if !matches!(flaw, Flaw::FolderNotSynced | Flaw::NothingSynced) {
             sync_folder(&self.folder)?;

@@ -10,7 +10,7 @@ use larder_traits::{Change, ChangeId, ChangeLog, ErrorKind, Fault, WriterId};
 
 use super::super::change_log::Book;
 use super::super::lock;
-use super::{Files, Flaw, World, failed};
+use super::{Files, Flaw, GAP, World, failed};
 
 /// What is wrong with a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub(crate) enum LogFlaw {
     ClaimNotSynced,
     /// The first handle forgets the leases of writers without changes.
     IdleLeasesSwept,
+    /// What is recorded again is removed first.
+    AgainSplit,
+    /// What is renewed is removed first.
+    RenewalSplit,
 }
 
 #[derive(Debug)]
@@ -118,6 +122,15 @@ impl Store {
 impl ChangeLog for Store {
     async fn record(&self, writer: WriterId, change: &Change) -> Result<(), Fault> {
         let _transaction = lock(&self.files.transaction);
+        if self.flaw == LogFlaw::AgainSplit {
+            let is_again = self.commit(|book| {
+                book.check_owner(writer, change.id)?;
+                Ok(book.changes.remove(&change.id).is_some())
+            })?;
+            if is_again {
+                std::thread::sleep(GAP);
+            }
+        }
         self.commit(|book| book.record(writer, change))
     }
 
@@ -145,6 +158,12 @@ impl ChangeLog for Store {
             return Ok(());
         }
         let mut book = self.book()?;
+        if self.flaw == LogFlaw::RenewalSplit {
+            let old = book.leases.remove(&writer);
+            self.save(&book, Flaw::None)?;
+            std::thread::sleep(GAP);
+            book.leases.extend(old.map(|old| (writer, old)));
+        }
         book.renew(writer, until);
         let flaw = match self.flaw {
             LogFlaw::RenewalNotSynced => Flaw::NothingSynced,

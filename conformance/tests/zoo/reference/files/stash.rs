@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, stash};
 use larder_traits::stash::driver::{Frontiers, Rows, Snapshot, StashOp};
-use larder_traits::{CollectionId, ErrorKind, Fault, StashCaps, StashDriver};
+use larder_traits::{Antichain, CollectionId, ErrorKind, Fault, StashCaps, StashDriver};
 use tempfile::TempDir;
 
 use super::super::lock;
@@ -53,6 +53,10 @@ pub(crate) enum RowFlaw {
     EmptyIsNew,
     /// The first handle counts ids from the greatest that is there.
     IdsFromTheGreatest,
+    /// A collection is emptied by one commit, and its name removed by another.
+    DropSplit,
+    /// A collection gets its name by one commit, and its frontiers by another.
+    CreationSplit,
 }
 
 const STATE: &[u8] = b"stash";
@@ -262,6 +266,18 @@ impl Store {
         self.store(STATE, &state, Flaw::None)
     }
 
+    /// Leaves nothing of that collection but its name, for a moment.
+    fn empty(&self, mut state: State, name: &str) -> Answer<()> {
+        let id = state.names.get(name).copied();
+        if let Some(collection) = id.and_then(|id| state.collections.get_mut(&id)) {
+            collection.rows.clear();
+            collection.frontiers = Frontiers::new();
+        }
+        self.store(STATE, &state, Flaw::None)?;
+        std::thread::sleep(GAP);
+        Ok(())
+    }
+
     fn rows_of(&self, id: CollectionId, rows: Rows<'_>) -> Answer<Snapshot> {
         let mut snapshot = self.load()?.snapshot(id, rows)?;
         if let (RowFlaw::IndexLater, Rows::Key(_)) = (self.flaw, rows) {
@@ -281,6 +297,17 @@ impl StashDriver for Store {
             return Ok(*id);
         }
         let id = state.open(name);
+        if self.flaw == RowFlaw::CreationSplit {
+            let mut named = state.clone();
+            if let Some(collection) = named.collections.get_mut(&id) {
+                collection.frontiers = Frontiers {
+                    since: Antichain::new(),
+                    upper: Antichain::new(),
+                };
+            }
+            self.store(STATE, &named, Flaw::None)?;
+            std::thread::sleep(GAP);
+        }
         self.store(STATE, &state, Flaw::None)?;
         lock(&self.files.pending).clear();
         lock(&self.files.dropped).retain(|dropped| dropped != name);
@@ -296,8 +323,12 @@ impl StashDriver for Store {
     async fn discard(&self, name: &str) -> Answer<bool> {
         let _turn = lock(&self.files.transaction);
         let mut state = self.load()?;
+        let before = state.clone();
         if !state.discard(name) {
             return Ok(false);
+        }
+        if self.flaw == RowFlaw::DropSplit {
+            self.empty(before, name)?;
         }
         match self.flaw {
             RowFlaw::DropsInMemory => {

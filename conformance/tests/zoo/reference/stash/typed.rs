@@ -8,7 +8,7 @@ use std::hash::Hash;
 
 use async_trait::async_trait;
 use larder_traits::stash::codec;
-use larder_traits::stash::driver::{RawRow, Rows, StashOp};
+use larder_traits::stash::driver::{RawRow, Rows, StashOp, fold};
 use larder_traits::{
     Antichain, AntichainRef, Data, Diff, ErrorKind, Fault, Stash, StashCollection, StashDriver,
     StashError, Timestamp,
@@ -72,6 +72,8 @@ pub(crate) enum Wrong {
     BatchLastWins,
     /// An empty batch is an error.
     BatchEmptyFails,
+    /// Rows are summed by their bytes, and not by what these mean.
+    SummedByBytes,
 }
 
 /// A handle with types.
@@ -143,6 +145,15 @@ impl Typed {
             None if self.is(Wrong::SinceEmptyIsEmpty) => return Ok(Vec::new()),
             None => return Err(StashError::SinceEmpty),
         };
+        if self.is(Wrong::SummedByBytes) {
+            let mut apart = Vec::new();
+            for row in fold(snapshot.rows, snapshot.frontiers.since.borrow())? {
+                let data: (K, V) = (self.decode(&row.key)?, self.decode(&row.value)?);
+                apart.push((data, row.time, row.diff));
+            }
+            apart.sort();
+            return Ok(apart);
+        }
         let mut rows = Vec::new();
         for row in snapshot.rows {
             let data: (K, V) = (self.decode(&row.key)?, self.decode(&row.value)?);
