@@ -118,10 +118,10 @@ pub(super) async fn st_5_7(cx: &Cx<dyn World>) -> Outcome {
     let (mut a, mut b) = cx.open_two("p").await?;
     let longest = cx.caps.stash.row_len_bytes_max.saturating_sub(AROUND);
     let room = cx.times(5 * MIB / 2, MIB + MIB / 8);
-    for len in [1_000, 20_000, 60_000] {
-        let len = len.min(longest);
+    for asked in [1_000, 20_000, 60_000] {
+        let len = asked.min(longest);
         let count = (room / len.max(1)).min(cx.caps.stash.batch_rows_max);
-        let c: Names = a.collection(&format!("of {len}")).await?;
+        let c: Names = a.collection(&format!("of {asked}")).await?;
         let rows: Vec<_> = (0..count)
             .map(|n| {
                 row(
