@@ -1,12 +1,11 @@
 //! Worlds that give the suite stores and nothing else, as an author's are on the first day: no check may need more
 //! than it says that it needs.
 
-use std::time::SystemTime;
-
 use larder_conformance::{
     BoxError, Caps, Contract, Env, Fixture, backend, blob_multi, blob_store, change_log,
     high_volume, kv_client, stash,
 };
+use larder_traits::{Clock as _, SystemClock};
 
 use super::{Benign, benign};
 use crate::reference;
@@ -19,7 +18,7 @@ impl<W: Fixture> Fixture for Bare<W> {
         let world = W::new(env).await?;
         if let Some(clock) = world.clock() {
             // Nobody moves it any more, so it is that of the system.
-            clock.set(SystemTime::now());
+            clock.set(SystemClock::default().now());
             reference::let_run(&clock);
         }
         Ok(Self(world))
