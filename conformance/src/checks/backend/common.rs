@@ -61,6 +61,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
+    Check::new(
+        "C-2.3",
+        "a hundred handles, one after the other: each works, and so do those that were there before",
+    )
+    .kills("what a handle takes and does not give back")
+    .run(|cx| Box::pin(c_2_3(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
@@ -191,6 +197,39 @@ pub(in crate::checks) async fn shared_place<W: fixture::World + ?Sized>(
             .metadata(&name(&format!("of-{nth}")))
             .await?;
         cx.eq("an object that another handle deleted", &head, &None)?;
+    }
+    Ok(())
+}
+
+async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
+    one_of_many(cx, async |name| cx.open_as(name, "p").await).await
+}
+
+/// C-2.3, by handles of either contract.
+pub(in crate::checks) async fn one_of_many<W: fixture::World + ?Sized>(
+    cx: &Cx<W>,
+    open: impl AsyncFn(&'static str) -> Result<Handle, Stop>,
+) -> Outcome {
+    let id = name("k");
+    let first = open("first").await?;
+    let mut last = "of the first".to_owned();
+    first.put(&id, &Metadata::new(), last.clone()).await?;
+    let check = async |what: &str, handle: &Handle, last: &str| {
+        let found = handle.get(&id).await?.map(|object| object.payload);
+        cx.eq(what, &found, &Some(Bytes::from(last.to_owned())))
+    };
+    for nth in 0..cx.times(130, 20) {
+        let handle = open("one of many").await?;
+        check("an object through one of many", &handle, &last).await?;
+        // Some write.
+        if nth % 5 == 0 {
+            last = format!("{nth}");
+            handle.put(&id, &Metadata::new(), last.clone()).await?;
+        }
+    }
+    for handle in [&first, &open("late").await?] {
+        check("an object after many came and went", handle, &last).await?;
+        handle.put(&id, &Metadata::new(), last.clone()).await?;
     }
     Ok(())
 }

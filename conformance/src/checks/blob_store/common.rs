@@ -52,6 +52,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .gate(shared)
     .run(|cx| Box::pin(c_2_2(cx))),
     Check::new(
+        "C-2.3",
+        "a hundred handles, one after the other: each works, and so do those that were there before",
+    )
+    .kills("what a handle takes and does not give back")
+    .gate(shared)
+    .run(|cx| Box::pin(c_2_3(cx))),
+    Check::new(
         "C-3.1",
         "random calls with extreme names and every kind of buffer end without a panic",
     )
@@ -141,6 +148,27 @@ async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
     c.write(guid(2), 4)?;
     drop(c);
     b.expect("after the new handle was dropped", guid(2), Some(4))
+}
+
+async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
+    let first = cx.open_as("first", "p").await?;
+    let mut last = 1;
+    first.write(guid(1), last)?;
+    for nth in 0..u64::try_from(cx.times(130, 20)).unwrap_or(20) {
+        let handle = cx.open_as("one of many", "p").await?;
+        handle.expect("through one of many", guid(1), Some(last))?;
+        // Some write.
+        if nth % 5 == 0 {
+            last = nth + 2;
+            handle.write(guid(1), last)?;
+        }
+    }
+    let late = cx.open_as("late", "p").await?;
+    for handle in [&first, &late] {
+        handle.expect("after many came and went", guid(1), Some(last))?;
+        handle.write(guid(1), last)?;
+    }
+    Ok(())
 }
 
 async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {

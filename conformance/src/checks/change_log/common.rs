@@ -52,6 +52,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
     Check::new(
+        "C-2.3",
+        "a hundred handles, one after the other: each works, and so do those that were there before",
+    )
+    .kills("what a handle takes and does not give back")
+    .run(|cx| Box::pin(c_2_3(cx))),
+    Check::new(
         "C-3.1",
         "random and extreme arguments of every method end in an answer or a classified refusal",
     )
@@ -332,6 +338,30 @@ async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
         let record = a.try_record(writer(88_888), &others);
         let refused = cx.within(BOUND, "a call after many were refused", record);
         conflict("a record of another's change", refused.await?)?;
+    }
+    Ok(())
+}
+
+async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
+    let first = cx.open_as("first", "p").await?;
+    let mut own = vec![change(0, 0)];
+    first.record(writer(1), &own[0]).await?;
+    for nth in 1..u64::try_from(cx.times(130, 20)).unwrap_or(20) {
+        let handle = cx.open_as("one of many", "p").await?;
+        handle
+            .expect("through one of many", writer(1), &own)
+            .await?;
+        // Some write.
+        if nth % 5 == 0 {
+            own.push(change(nth, 0));
+            handle.record(writer(1), &change(nth, 0)).await?;
+        }
+    }
+    let late = cx.open_as("late", "p").await?;
+    for handle in [&first, &late] {
+        let what = "after many came and went";
+        handle.expect(what, writer(1), &own).await?;
+        handle.record(writer(1), &own[0]).await?;
     }
     Ok(())
 }

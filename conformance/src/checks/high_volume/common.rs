@@ -11,6 +11,7 @@ use proptest::prelude::Rng;
 
 use super::lin;
 use crate::check::{Check, Engine, Level, Outcome, Stop};
+use crate::checks::backend::calls::Subject;
 use crate::checks::backend::common as plain;
 use crate::checks::backend::objects::{far, id_of_len, name};
 use crate::checks::backend::{cancel, faults, time, work};
@@ -60,6 +61,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
+    Check::new(
+        "C-2.3",
+        "a hundred handles, one after the other: each works, and so do those that were there before",
+    )
+    .kills("what a handle takes and does not give back")
+    .run(|cx| Box::pin(c_2_3(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
@@ -171,6 +178,11 @@ async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     Ok(())
+}
+
+async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
+    let open = async |name| Ok(cx.open_as(name, "p").await?.plain().clone());
+    plain::one_of_many(cx, open).await
 }
 
 async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {

@@ -50,6 +50,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
     Check::new(
+        "C-2.3",
+        "a hundred handles, one after the other: each works, and so do those that were there before",
+    )
+    .kills("what a handle takes and does not give back")
+    .run(|cx| Box::pin(c_2_3(cx))),
+    Check::new(
         "C-3.1",
         "random and extreme arguments of every method end in an answer or a classified refusal",
     )
@@ -189,6 +195,29 @@ async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
     drop(c);
     b.expect("after the new handle was dropped", "by b", Some(b"4"))
         .await
+}
+
+async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
+    let first = cx.open_as("first", "p").await?;
+    let mut last = "of the first".to_owned();
+    first.put("k", &last).await?;
+    for nth in 0..cx.times(130, 20) {
+        let handle = cx.open_as("one of many", "p").await?;
+        let what = "through one of many";
+        handle.expect(what, "k", Some(last.as_bytes())).await?;
+        // Some write.
+        if nth % 5 == 0 {
+            last = format!("{nth}");
+            handle.put("k", &last).await?;
+        }
+    }
+    let late = cx.open_as("late", "p").await?;
+    for handle in [&first, &late] {
+        let what = "after many came and went";
+        handle.expect(what, "k", Some(last.as_bytes())).await?;
+        handle.put("k", &last).await?;
+    }
+    Ok(())
 }
 
 async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {

@@ -59,6 +59,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("cache by count or by frontier")
     .run(|cx| Box::pin(pages::c_2_3(cx))),
     Check::new(
+        "C-2.4",
+        "a hundred handles, one after the other: each works, and so do those that were there before",
+    )
+    .kills("what a handle takes and does not give back")
+    .run(|cx| Box::pin(c_2_4(cx))),
+    Check::new(
         "C-3.1",
         "random and extreme arguments to every method: an answer or an error",
     )
@@ -152,6 +158,30 @@ async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {
         for other in &mut handles {
             cx.eq("upper on every handle", &other.upper(c).await?, &upper)?;
         }
+    }
+    Ok(())
+}
+
+async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
+    let mut first = cx.open_as("first", "p").await?;
+    let c: Names = first.collection("c").await?;
+    let mut rows = Vec::new();
+    for nth in 0..cx.times(130, 20) {
+        let mut handle = cx.open_as("one of many", "p").await?;
+        let seen = handle.iter(c).await?;
+        cx.eq("the rows through one of many", &seen, &rows)?;
+        // Some write.
+        if nth % 5 == 0 {
+            let key = format!("{nth:03}");
+            handle.update(c, (key.clone(), "v".into()), 1, 1).await?;
+            rows.push(row(&key, "v", 1, 1));
+        }
+    }
+    let mut late = cx.open_as("late", "p").await?;
+    for handle in [&mut first, &mut late] {
+        let seen = handle.iter(c).await?;
+        cx.eq("the rows after many came and went", &seen, &rows)?;
+        handle.seal(c, at(2)).await?;
     }
     Ok(())
 }

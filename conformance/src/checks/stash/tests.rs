@@ -162,12 +162,14 @@ impl StashDriver for Driver {
 
     async fn names(&self) -> Result<Vec<(String, CollectionId)>, StashError> {
         let place = lock(&self.place);
+        self.fenced(&place)?;
         let names = place.stashes.names();
         Ok(names.map(|(name, id)| (name.to_owned(), id)).collect())
     }
 
     async fn discard(&self, name: &str) -> Result<bool, StashError> {
         let mut place = lock(&self.place);
+        self.fenced(&place)?;
         if self.twist == Twist::ReusesIds {
             let there = place.stashes.id(name).is_some();
             // The rows go with the old state of the collection, the id does not.
@@ -178,6 +180,7 @@ impl StashDriver for Driver {
 
     async fn snapshot(&self, id: CollectionId, rows: Rows<'_>) -> Result<Snapshot, StashError> {
         let place = lock(&self.place);
+        self.fenced(&place)?;
         let state = place.stashes.get(id)?;
         let frontiers = Frontiers {
             since: state.since().clone(),

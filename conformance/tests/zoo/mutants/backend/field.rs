@@ -14,7 +14,7 @@ use crate::reference::high_volume::{Read, Store, collect, len_u64};
 use crate::reference::lock;
 
 pub(super) fn field() -> Vec<Mutant> {
-    [uploads(), bodies(), headers(), ids()]
+    [uploads(), bodies(), headers(), ids(), handles()]
         .into_iter()
         .flatten()
         .collect()
@@ -303,4 +303,22 @@ fn ids() -> Vec<Mutant> {
             },
         ),
     ]
+}
+
+fn handles() -> Vec<Mutant> {
+    vec![m(
+        "bk-handles-leak",
+        "C-2",
+        &["BK-2"],
+        "of 64 connections each handle takes one when it is opened, and closing it gives none back",
+        |s| {
+            let opened = s.place.counter.fetch_add(1, SeqCst);
+            if opened >= 64 {
+                s.id = Box::new(|_| {
+                    let why = "there are too many connections";
+                    Err(Fault::not_applied(ErrorKind::Unavailable, why).into())
+                });
+            }
+        },
+    )]
 }

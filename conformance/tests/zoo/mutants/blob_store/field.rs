@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use larder_conformance::{Caps, Engine};
-use larder_traits::{BlobGuid, Durability, PAGE_SIZE};
+use larder_traits::{BlobGuid, Durability, ErrorKind, Fault, PAGE_SIZE};
 
 use super::{DURABLE, SECTOR, m, with_caps};
 use crate::mutants::Mutant;
@@ -20,10 +20,18 @@ use crate::reference::lock;
 const PROCESS: Caps = files::CAPS.with_durability(Durability::Process);
 
 pub(super) fn field() -> Vec<Mutant> {
-    [looks(), batches(), names(), ranges(), flushes(), slots()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        looks(),
+        batches(),
+        names(),
+        ranges(),
+        flushes(),
+        slots(),
+        handles(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The sum of the words of a frame.
@@ -393,4 +401,22 @@ fn slots() -> Vec<Mutant> {
         )
         .awaiting(Engine::Kill),
     ]
+}
+
+fn handles() -> Vec<Mutant> {
+    vec![m(
+        "bs-handles-leak",
+        "C-2",
+        &["BS-1"],
+        "there are 64 rings, one for each handle, and closing it frees none",
+        |s| {
+            let opened = s.place.counter.fetch_add(1, SeqCst);
+            if opened >= 64 {
+                s.read = Box::new(|_, _, _| {
+                    let why = "there is no ring left";
+                    Err(Fault::not_applied(ErrorKind::Unavailable, why).into())
+                });
+            }
+        },
+    )]
 }

@@ -32,6 +32,7 @@ pub(super) fn field() -> Vec<Mutant> {
         rewritten(),
         meeting(),
         killed(),
+        handles(),
     ]
     .into_iter()
     .flatten()
@@ -460,4 +461,26 @@ fn killed() -> Vec<Mutant> {
     .into_iter()
     .map(|mutant| mutant.awaiting(Engine::Kill))
     .collect()
+}
+
+fn handles() -> Vec<Mutant> {
+    vec![m(
+        "cl-handles-leak",
+        "C-2",
+        &["CL-1"],
+        "of 64 files each handle opens one, and closing it closes none",
+        |s| {
+            let opened = {
+                let mut log = lock(&s.place.log);
+                log.counter += 1;
+                log.counter
+            };
+            if opened >= 64 {
+                s.list = Box::new(|_, _| {
+                    let why = "there are too many open files";
+                    Err(Fault::not_applied(ErrorKind::Unavailable, why))
+                });
+            }
+        },
+    )]
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use larder_conformance::model::high_volume::Row;
-use larder_traits::{ExpirationPolicy, Metadata, ObjectId};
+use larder_traits::{ErrorKind, ExpirationPolicy, Fault, Metadata, ObjectId};
 
 use super::m;
 use crate::mutants::Mutant;
@@ -13,7 +13,7 @@ use crate::reference::high_volume::{Place, Read, len_u64};
 use crate::reference::lock;
 
 pub(super) fn field() -> Vec<Mutant> {
-    [swaps(), idle(), extensions(), shape()]
+    [swaps(), idle(), extensions(), shape(), handles()]
         .into_iter()
         .flatten()
         .collect()
@@ -397,4 +397,25 @@ fn shape() -> Vec<Mutant> {
             },
         ),
     ]
+}
+
+fn handles() -> Vec<Mutant> {
+    vec![m(
+        "hv-handles-leak",
+        "C-2",
+        &["HV-2"],
+        "each handle enters itself into a table of a hundred, and nobody strikes it out",
+        |s| {
+            let opened = s
+                .place
+                .counter
+                .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            if opened >= 100 {
+                s.id = Box::new(|_| {
+                    let why = "the table of handles is full";
+                    Err(Fault::not_applied(ErrorKind::Unavailable, why).into())
+                });
+            }
+        },
+    )]
 }

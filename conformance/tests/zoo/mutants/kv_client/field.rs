@@ -15,10 +15,18 @@ use crate::reference::kv_client::{Entry, Place};
 use crate::reference::{Due, lock};
 
 pub(super) fn field() -> Vec<Mutant> {
-    [values(), keys(), many(), ends(), orders(), steps()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        values(),
+        keys(),
+        many(),
+        ends(),
+        orders(),
+        steps(),
+        handles(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// How long a value may be to lie beside its key.
@@ -527,4 +535,25 @@ fn steps() -> Vec<Mutant> {
         )
         .awaiting(Engine::Cancel),
     ]
+}
+
+fn handles() -> Vec<Mutant> {
+    vec![m(
+        "kv-handles-leak",
+        "C-2",
+        &["KV-1"],
+        "of 64 connections each client takes one when it is opened, and its end gives none back",
+        |s| {
+            let opened = s
+                .place
+                .counter
+                .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            if opened >= 64 {
+                s.admit = Box::new(|_, _| {
+                    let why = "there are too many connections";
+                    Err(Fault::not_applied(ErrorKind::Unavailable, why).into())
+                });
+            }
+        },
+    )]
 }

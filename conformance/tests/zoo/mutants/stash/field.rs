@@ -17,7 +17,7 @@ use crate::reference::stash::typed::Wrong;
 use crate::reference::stash::{Answer, CAPS, Collection, Driver, Place, Rules, apply};
 
 pub(super) fn field() -> Vec<Mutant> {
-    [names(), rows(), sums(), nulls(), ends(), many()]
+    [names(), rows(), sums(), nulls(), ends(), many(), handles()]
         .into_iter()
         .flatten()
         .collect()
@@ -536,4 +536,25 @@ fn many() -> Vec<Mutant> {
             },
         ),
     ]
+}
+
+fn handles() -> Vec<Mutant> {
+    vec![m(
+        "st-handles-leak",
+        "C-2",
+        &["ST-3"],
+        "there are 126 marks for readers, and a handle that is closed keeps its own",
+        |s| {
+            let opened = s
+                .place
+                .counter
+                .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            if opened >= 126 {
+                s.snapshot = Box::new(|_, _, _| {
+                    let why = "all marks of readers are taken";
+                    Err(Fault::not_applied(ErrorKind::Unavailable, why).into())
+                });
+            }
+        },
+    )]
 }
