@@ -86,7 +86,30 @@ pub(super) async fn c_6_1(cx: &Cx<dyn World>) -> Outcome {
             }
         }
     }
-    Ok(())
+    lasting_leases(cx).await
+}
+
+/// C-6.1: a lease that lasts goes on lasting while it is renewed, also by a call that is dropped.
+async fn lasting_leases(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("lasting").await?;
+    let (heir, end) = (writer(9_000), 5_000);
+    for (polls, number) in (1..POLLS_MAX).zip(0..) {
+        let (by, own) = (writer(number), change(number, 0));
+        a.renew(by, at(end)).await?;
+        a.record(by, &own).await?;
+        let renewed = poll_then_drop(polls, a.try_renew(by, for_ever())).await;
+        for reader in [&b, &a] {
+            let what = format!("a claim after a renewal was dropped at its poll {polls}");
+            let taken = reader.claim(heir, at(end - 1), usize::MAX).await?;
+            cx.eq(what, &taken, &Vec::new())?;
+        }
+        if renewed.is_some() {
+            break;
+        }
+    }
+    cx.settle().await;
+    let taken = b.claim(heir, at(end - 1), usize::MAX).await?;
+    cx.eq("a claim later", &taken, &Vec::new())
 }
 
 /// One call of each method, about one change of one writer.
