@@ -15,6 +15,7 @@
 //! odd stores are run on so many seeds, one after the other, from `LARDER_SEED` on; each store makes its own of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -112,7 +113,10 @@ fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most of a run is waiting.
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    arguments.test_threads.get_or_insert(2 * cores);
     let found = Arc::new(Mutex::new(Found::default()));
     let mutants: Vec<_> = mutants::all().into_iter().map(Arc::new).collect();
     let mut trials = vec![libtest_mimic::Trial::test("score::ids", score_ids)];
