@@ -12,12 +12,28 @@ struct Counts {
     ignored: usize,
     /// The ignored ones, with their reasons.
     reasons: Vec<String>,
+    /// What the failed ones printed, name first, each cut at [`TOLD`] lines.
+    failures: Vec<String>,
 }
+
+/// As many lines of a failed test are told once more at the end.
+const TOLD: usize = 40;
 
 impl Counts {
     fn read(lines: &[String]) -> Self {
         let mut counts = Self::default();
+        // Both harnesses print what failed after all tests: `---- name`, the text, and a list of the names.
+        let mut told = TOLD;
         for line in lines {
+            if line.starts_with("---- ") {
+                told = 0;
+            } else if line == "failures:" || line.starts_with("test result: ") {
+                told = TOLD;
+            }
+            if told < TOLD {
+                told += 1;
+                counts.failures.push(line.clone());
+            }
             if let Some(result) = line.strip_prefix("test result: ") {
                 counts.passed += number_before(result, " passed");
                 counts.failed += number_before(result, " failed");
@@ -101,6 +117,13 @@ pub(crate) fn run(rest: &[String]) -> Result {
             answer(&format!("  {reason}"));
         }
     }
+    // Once more, where a reader of the last page sees them: they stand thousands of lines above.
+    if !counts.failures.is_empty() {
+        answer("\nwhat failed:");
+        for line in &counts.failures {
+            answer(&format!("  {line}"));
+        }
+    }
     let Counts {
         passed,
         failed,
@@ -139,6 +162,16 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
 test kv::seq::KV-8.1_x          ... ignored (needs the power shutdown())
 test kv::report::KV-4.9_y          ... ignored (measured: 2 rows)
 test slow ... ignored, it takes an hour
+test kv::seq::KV-1.1_z ... FAILED
+
+failures:
+
+---- kv::seq::KV-1.1_z ----
+KV-1.1: one of two
+
+failures:
+    kv::seq::KV-1.1_z
+
 test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let counts = Counts::read(&lines);
@@ -150,6 +183,10 @@ test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out;
                 "kv::report::KV-4.9_y: measured: 2 rows",
                 "slow: it takes an hour"
             ]
+        );
+        assert_eq!(
+            counts.failures,
+            ["---- kv::seq::KV-1.1_z ----", "KV-1.1: one of two", ""]
         );
     }
 }
