@@ -1,6 +1,6 @@
 //! A store named by a URL, as the suite wants it: worlds of its own below the place that the user named.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,49 +14,31 @@ use larder_conformance::{
     kv_client, stash,
 };
 
+use crate::places::Places;
+
 /// One world: everything in it lies below a random name.
 pub(crate) struct UrlWorld {
-    world: Location,
     clock: Arc<TestClock>,
     caps: Caps,
     /// Places that would be gone with their last handle are held until the check has ended.
     held: Mutex<HashMap<String, Store>>,
-    /// Every place that was opened, to be removed when the check has ended.
-    made: Mutex<BTreeSet<String>>,
-}
-
-impl Drop for UrlWorld {
-    fn drop(&mut self) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.clear();
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        for place in made.iter() {
-            // A store under check may still have it open, or be broken; what is left over bears the world's name.
-            drop(self.world.child(place).erase());
-        }
-    }
+    /// Every place that was opened. They are removed when the check has ended, after what is held of them.
+    places: Places,
 }
 
 impl UrlWorld {
     /// A world below `location`, whose stores declare `caps`. Nothing is opened yet.
     pub(crate) fn make(location: &Location, caps: Caps, env: &Env) -> Self {
         Self {
-            world: location.child(&env.prefix),
             clock: Arc::new(TestClock::new()),
             caps,
             held: Mutex::default(),
-            made: Mutex::default(),
+            places: Places::of(location, &env.prefix),
         }
     }
 
-    fn note(&self, place: &str) {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.insert(place.to_owned());
-    }
-
     async fn store(&self, place: &str) -> Result<Store, OpenError> {
-        let location = self.world.child(place);
-        self.note(place);
+        let location = self.places.note(place);
         if self.caps.durability == Durability::None {
             let holder = open(&location, &self.clock).await?;
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +64,7 @@ impl Fixture for UrlWorld {
 
     async fn settle(&self) {
         // A map behind a lock does nothing behind the caller's back, so there is nothing to wait for.
-        if self.world.scheme() != "mem" {
+        if self.places.scheme() != "mem" {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }

@@ -1,12 +1,14 @@
 //! The program `larder`: tells of a store which clauses of its contract it keeps.
 //!
-//! Exit codes: 0 everything held, 1 a clause was violated, 2 something could not be tested, 3 the command was wrong.
+//! Exit codes: 0 everything held, 1 a clause was violated, 2 something could not be tested, 3 the command was wrong,
+//! 130 it was interrupted.
 
 mod check;
 mod demo;
 mod explain;
 mod fixture;
 mod matrix;
+mod places;
 mod report;
 mod verify;
 
@@ -47,7 +49,7 @@ pub(crate) struct VerifyArguments {
     /// The stores, such as mem: (the default)
     #[arg(value_name = "URL")]
     urls: Vec<String>,
-    /// Only these contracts: blob-multi, stash, blob-store, high-volume, backend, kv-client
+    /// Only these contracts: blob-multi, stash, blob-store, high-volume, backend, kv-client, change-log
     #[arg(long = "contract", value_name = "CONTRACT", value_parser = contract)]
     contracts: Vec<Contract>,
     /// Only this check, or the checks of this clause

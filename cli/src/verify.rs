@@ -10,7 +10,7 @@ use larder_conformance::{Options, Record, Report, Suite, catalogue, explain_fail
 
 use crate::matrix::{self, Counts};
 use crate::report::{Book, Environment, Run, Started};
-use crate::{Problem, VerifyArguments, answer, fixture};
+use crate::{Problem, VerifyArguments, answer, fixture, places};
 
 /// The stores that are verified when none is named: every embedded backend of this program. Files lie beside the report,
 /// so that a failure can be replayed by its URL.
@@ -58,6 +58,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<(), Problem> {
             runs.push((url.as_str(), suite));
         }
     }
+    places::removed_when_interrupted()?;
     // The suite reports panics of a store as what they are; the standard hook would print each of them as well.
     std::panic::set_hook(Box::new(|_| {}));
     let bar = progress_bar(
