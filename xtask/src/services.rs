@@ -71,7 +71,37 @@ impl Kind {
 pub(crate) struct Server {
     /// What tests learn of it.
     env: Env,
-    folder: Option<PathBuf>,
+    home: Option<Lent>,
+}
+
+/// The folder of a server of the tests, for one run of them at a time.
+#[derive(Debug)]
+struct Lent {
+    folder: PathBuf,
+    _lock: fs::File,
+}
+
+impl Lent {
+    /// Waits for another run that has it.
+    fn take(name: &str) -> std::result::Result<Self, String> {
+        let lock = folder(&format!("{name}.lock"));
+        if let Some(parent) = lock.parent() {
+            fs::create_dir_all(parent).map_err(told)?;
+        }
+        let file = fs::File::create(&lock).map_err(told)?;
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => {
+                say("another run has the server of the tests; this one waits for it");
+                file.lock().map_err(told)?;
+            }
+            Err(fs::TryLockError::Error(e)) => return Err(told(e)),
+            Ok(()) => {}
+        }
+        Ok(Self {
+            folder: folder(name),
+            _lock: file,
+        })
+    }
 }
 
 impl Server {
@@ -85,18 +115,18 @@ impl Server {
             // Tests see it without being told.
             return Ok(Self {
                 env: Vec::new(),
-                folder: None,
+                home: None,
             });
         }
-        let folder = folder(&format!("{}-of-tests", kind.name));
-        match (kind.up)(&folder, kind.patience_of_tests) {
+        let home = Lent::take(&format!("{}-of-tests", kind.name))?;
+        match (kind.up)(&home.folder, kind.patience_of_tests) {
             Ok(env) => Ok(Self {
                 env,
-                folder: Some(folder),
+                home: Some(home),
             }),
             Err(why) => {
                 // What came up of it is of no use to anybody.
-                down(&folder).map_err(|more| format!("{why}; {more}"))?;
+                down(&home.folder).map_err(|more| format!("{why}; {more}"))?;
                 Err(why)
             }
         }
@@ -106,7 +136,7 @@ impl Server {
     pub(crate) fn none(kind: Kind) -> Self {
         Self {
             env: vec![(kind.variable, String::new())],
-            folder: None,
+            home: None,
         }
     }
 
@@ -118,7 +148,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(Err(why)) = self.folder.as_deref().map(down) {
+        let home = self.home.as_ref();
+        if let Some(Err(why)) = home.map(|home| down(&home.folder)) {
             say(&format!("the server could not be ended: {why}"));
         }
     }
