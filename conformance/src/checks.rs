@@ -55,6 +55,12 @@ pub(crate) const fn failing_neighbours<W: ?Sized>() -> Check<W> {
         .engines(&[Engine::Fault, Engine::Lin])
 }
 
+/// C-2 of many handles, under the id that the contract has for it; each runs it on handles of its own.
+pub(crate) const fn many_handles<W: ?Sized>(id: &'static str) -> Check<W> {
+    let what = "a hundred handles, one after the other: each works, and so do those that were there before";
+    Check::new(id, what).kills("what a handle takes and does not give back")
+}
+
 /// Fails unless a call with odd arguments ended as it may: well, or refused before any effect.
 pub(crate) fn ended<T>(what: &str, result: &Result<T, impl Classify>) -> Result<(), Stop> {
     match result {

@@ -77,7 +77,7 @@ where
     let mut rng = cx.rng();
     let mut met = 0;
     // Half of them are short, and in some nobody reads.
-    for at in 0..3 * cx.lin_epochs().min(PLACES_MAX / 3) {
+    for at in 0..(3 * cx.lin_epochs()).min(PLACES_MAX) {
         let kinds = [FaultKind::ErrorBefore, FaultKind::ErrorAfter];
         let kind = kinds[rng.random_range(0..kinds.len())];
         let below = 1 << rng.random_range(1..=NTH_LOG_MAX);

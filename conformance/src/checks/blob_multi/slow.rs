@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use larder_traits::{Atomicity, Classify, ErrorKind};
+use larder_traits::{Atomicity, Classify, ErrorKind, ExternalError};
 use tokio::task::JoinHandle;
 
 use super::deadlines::{CLOSE, late_by};
@@ -194,16 +194,7 @@ pub(super) async fn bm_7_6(cx: &Cx<dyn World>) -> Outcome {
             let ended = bench.cx.within(LONG + NEVER, &what, both).await?;
             let (_, (result, deadline, back)) = ended;
             met += u64::from(bench.faults.disarm());
-            match result {
-                Err(e) if e.kind() == ErrorKind::Timeout && back + CLOSE < deadline => {
-                    return Err(Stop::fail(
-                        what,
-                        format!("{} {:?} before its deadline", describe(&e), deadline - back),
-                        "Timeout only once the deadline has passed",
-                    ));
-                }
-                _ => {}
-            }
+            not_early(what, &result, deadline, back)?;
         }
     }
     enough(met)
@@ -224,10 +215,20 @@ async fn back_in_time(
     let result = bench.cx.within(WAIT + NEVER, &what, call).await?;
     let back = Instant::now();
     late_by(canary, &what, back.saturating_duration_since(deadline))?;
+    not_early(what, &result, deadline, back)
+}
+
+/// Fails if a call ended as a Timeout before its deadline.
+fn not_early<T>(
+    what: String,
+    result: &Result<T, ExternalError>,
+    deadline: Instant,
+    back: Instant,
+) -> Outcome {
     match result {
         Err(e) if e.kind() == ErrorKind::Timeout && back + CLOSE < deadline => Err(Stop::fail(
             what,
-            format!("{} {:?} before its deadline", describe(&e), deadline - back),
+            format!("{} {:?} before its deadline", describe(e), deadline - back),
             "Timeout only once the deadline has passed",
         )),
         _ => Ok(()),

@@ -10,7 +10,7 @@ use super::content::{Content, filled, frame, own_frame};
 use super::{failing, guid, reads, threads, work};
 use crate::blob_store::{Batch, World};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
-use crate::checks::failing_neighbours;
+use crate::checks::{failing_neighbours, many_handles};
 use crate::cx::Cx;
 use crate::engine::damage;
 
@@ -51,13 +51,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("close destroys shared state")
     .gate(shared)
     .run(|cx| Box::pin(c_2_2(cx))),
-    Check::new(
-        "C-2.3",
-        "a hundred handles, one after the other: each works, and so do those that were there before",
-    )
-    .kills("what a handle takes and does not give back")
-    .gate(shared)
-    .run(|cx| Box::pin(c_2_3(cx))),
+    many_handles("C-2.3").gate(shared).run(|cx| Box::pin(c_2_3(cx))),
     Check::new(
         "C-3.1",
         "random calls with extreme names and every kind of buffer end without a panic",

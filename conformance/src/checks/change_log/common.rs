@@ -7,11 +7,11 @@ use larder_traits::{Change, ChangeId, Classify, ErrorKind, Outcome as Effect, St
 use proptest::prelude::*;
 
 use super::{
-    at, change, concurrent, conflict, dropped, failing, for_ever, id, object, work, writer,
+    at, change, concurrent, conflict, dropped, failing, for_ever, id, leases, object, work, writer,
 };
 use crate::change_log::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{dropped_neighbours, ended, failing_neighbours};
+use crate::checks::{dropped_neighbours, ended, failing_neighbours, many_handles};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -51,12 +51,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
-    Check::new(
-        "C-2.3",
-        "a hundred handles, one after the other: each works, and so do those that were there before",
-    )
-    .kills("what a handle takes and does not give back")
-    .run(|cx| Box::pin(c_2_3(cx))),
+    many_handles("C-2.3").run(|cx| Box::pin(c_2_3(cx))),
     Check::new(
         "C-3.1",
         "random and extreme arguments of every method end in an answer or a classified refusal",
@@ -189,6 +184,30 @@ async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {
         &claimed.len(),
         &0,
     )
+}
+
+async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
+    let first = cx.open_as("first", "p").await?;
+    let mut own = vec![change(0, 0)];
+    first.record(writer(1), &own[0]).await?;
+    for nth in 1..u64::try_from(cx.times(130, 20)).unwrap_or(20) {
+        let handle = cx.open_as("one of many", "p").await?;
+        handle
+            .expect("through one of many", writer(1), &own)
+            .await?;
+        // Some write.
+        if nth % 5 == 0 {
+            own.push(change(nth, 0));
+            handle.record(writer(1), &change(nth, 0)).await?;
+        }
+    }
+    let late = cx.open_as("late", "p").await?;
+    for handle in [&first, &late] {
+        let what = "after many came and went";
+        handle.expect(what, writer(1), &own).await?;
+        handle.record(writer(1), &own[0]).await?;
+    }
+    Ok(())
 }
 
 /// Times at which arithmetic goes wrong, and ordinary ones.
@@ -342,30 +361,6 @@ async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {
     Ok(())
 }
 
-async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
-    let first = cx.open_as("first", "p").await?;
-    let mut own = vec![change(0, 0)];
-    first.record(writer(1), &own[0]).await?;
-    for nth in 1..u64::try_from(cx.times(130, 20)).unwrap_or(20) {
-        let handle = cx.open_as("one of many", "p").await?;
-        handle
-            .expect("through one of many", writer(1), &own)
-            .await?;
-        // Some write.
-        if nth % 5 == 0 {
-            own.push(change(nth, 0));
-            handle.record(writer(1), &change(nth, 0)).await?;
-        }
-    }
-    let late = cx.open_as("late", "p").await?;
-    for handle in [&first, &late] {
-        let what = "after many came and went";
-        handle.expect(what, writer(1), &own).await?;
-        handle.record(writer(1), &own[0]).await?;
-    }
-    Ok(())
-}
-
 async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
     let epoch = SystemTime::UNIX_EPOCH;
@@ -380,14 +375,10 @@ async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {
     for (n, end) in (0..).zip(ends) {
         let own = change(n, 0);
         a.record(writer(n), &own).await?;
-        let renewed = a.try_renew(writer(n), end).await;
-        ended("renew", &renewed)?;
-        if renewed.is_err() && !(epoch..epoch + 200 * 365 * day).contains(&end) {
-            // A log may say that it cannot keep such an end.
+        if !leases::keeps(&a, writer(n), end).await? {
             a.complete(writer(n), own.id).await?;
             continue;
         }
-        renewed.map_err(|e| Stop::error(format!("renew until {end:?}"), &e))?;
         let before = b.claim(writer(50), end - day / 2, usize::MAX).await?;
         cx.eq("a claim half a day before the end", &before.len(), &0)?;
         let after = b.claim(writer(50), end, usize::MAX).await?;

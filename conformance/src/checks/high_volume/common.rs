@@ -15,7 +15,7 @@ use crate::checks::backend::calls::Subject;
 use crate::checks::backend::common as plain;
 use crate::checks::backend::objects::{far, id_of_len, name};
 use crate::checks::backend::{cancel, faults, time, work};
-use crate::checks::{dropped_neighbours, failing_neighbours, pattern, refused};
+use crate::checks::{dropped_neighbours, failing_neighbours, many_handles, pattern, refused};
 use crate::cx::{Cx, brief};
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -61,12 +61,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
-    Check::new(
-        "C-2.3",
-        "a hundred handles, one after the other: each works, and so do those that were there before",
-    )
-    .kills("what a handle takes and does not give back")
-    .run(|cx| Box::pin(c_2_3(cx))),
+    many_handles("C-2.3").run(|cx| Box::pin(c_2_3(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{bytes, concurrent, dropped, ends, failing, invalid, lives, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{dropped_neighbours, ended, failing_neighbours, pattern};
+use crate::checks::{dropped_neighbours, ended, failing_neighbours, many_handles, pattern};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -49,12 +49,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
-    Check::new(
-        "C-2.3",
-        "a hundred handles, one after the other: each works, and so do those that were there before",
-    )
-    .kills("what a handle takes and does not give back")
-    .run(|cx| Box::pin(c_2_3(cx))),
+    many_handles("C-2.3").run(|cx| Box::pin(c_2_3(cx))),
     Check::new(
         "C-3.1",
         "random and extreme arguments of every method end in an answer or a classified refusal",

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::{Names, at, both_read, concurrent, drops, empty, faults, pages, row, work};
 use crate::check::{Check, Engine, Level, Outcome};
-use crate::checks::{dropped_neighbours, failing_neighbours, refused};
+use crate::checks::{dropped_neighbours, failing_neighbours, many_handles, refused};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -58,12 +58,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("cache by count or by frontier")
     .run(|cx| Box::pin(pages::c_2_3(cx))),
-    Check::new(
-        "C-2.4",
-        "a hundred handles, one after the other: each works, and so do those that were there before",
-    )
-    .kills("what a handle takes and does not give back")
-    .run(|cx| Box::pin(c_2_4(cx))),
+    many_handles("C-2.4").run(|cx| Box::pin(c_2_4(cx))),
     Check::new(
         "C-3.1",
         "random and extreme arguments to every method: an answer or an error",
