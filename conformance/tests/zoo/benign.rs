@@ -2,6 +2,7 @@
 
 mod bare;
 mod seldom;
+mod strange;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -78,6 +79,7 @@ pub(crate) fn all() -> Vec<Benign> {
         logs(),
         seldom::all(),
         bare::all(),
+        strange::all(),
     ]
     .into_iter()
     .flatten()

@@ -10,6 +10,7 @@ use crate::reference::blob_store::{Bend, CAPS, DURABLE, Packed, suite};
 use crate::reference::lock;
 
 mod batches;
+mod combined;
 mod concurrent;
 mod corners;
 mod failing;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         reads::beside_others(),
         corners::corners(),
         field::field(),
+        combined::combined(),
     ]
     .into_iter()
     .flatten()

@@ -8,6 +8,7 @@ use crate::reference::change_log::{Bend, CAPS, RecordStep, Store, suite};
 
 mod bystanders;
 mod claims;
+mod combined;
 mod concurrent;
 mod corners;
 mod dropped;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         neighbours::neighbours(),
         corners::corners(),
         field::field(),
+        combined::combined(),
     ]
     .into_iter()
     .flatten()

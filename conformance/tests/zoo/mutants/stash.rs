@@ -14,6 +14,8 @@ use crate::reference::stash::typed::Wrong;
 use crate::reference::stash::{Bend, CAPS, apply, suite};
 
 mod bystanders;
+mod collections;
+mod combined;
 mod concurrent;
 mod corners;
 mod dropped;
@@ -43,6 +45,8 @@ pub(crate) fn all() -> Vec<Mutant> {
         corners::corners(),
         field::field(),
         later::later(),
+        combined::combined(),
+        collections::collections(),
     ]
     .into_iter()
     .flatten()

@@ -137,6 +137,7 @@ type ManyStep = Box<dyn Fn(&Place, &mut Reads<'_>) -> Vec<Answer<()>> + Send + S
 type RangeStep = Box<dyn Fn(&Place, BlobGuid, usize, &mut [u8]) -> Answer<()> + Send + Sync>;
 type NeedsStep = Box<dyn Fn(&Place) -> bool + Send + Sync>;
 type BufStep = Box<dyn Fn(&Place) -> AlignedBlobBuf + Send + Sync>;
+type BeginStep = Box<dyn Fn(&Place, BlobGuid) + Send + Sync>;
 type CloseStep = Box<dyn Fn(&Place) + Send + Sync>;
 
 pub(crate) fn within(offset: usize, len: usize) -> bool {
@@ -150,7 +151,8 @@ pub(crate) struct Fails {
     pub(crate) read: fn(Trouble, BlobGuid) -> Option<BlobStoreError>,
     /// As `read`.
     pub(crate) range: fn(Trouble) -> Option<BlobStoreError>,
-    pub(crate) look: fn(Trouble) -> BlobStoreError,
+    pub(crate) list: fn(Trouble) -> Answer<Vec<BlobGuid>>,
+    pub(crate) has: fn(Trouble) -> Answer<bool>,
     pub(crate) stage: fn(Trouble) -> Answer<()>,
     pub(crate) write: fn(Trouble) -> Answer<()>,
     pub(crate) delete: fn(Trouble) -> Answer<()>,
@@ -166,7 +168,8 @@ pub(crate) fn flush_failed(place: &Place, trouble: Trouble) -> Answer<()> {
 pub(crate) const FAILS: Fails = Fails {
     read: |trouble, _| Some(trouble.before().into()),
     range: |trouble| Some(trouble.before().into()),
-    look: |trouble| trouble.before().into(),
+    list: |trouble| Err(trouble.before().into()),
+    has: |trouble| Err(trouble.before().into()),
     stage: |trouble| Err(trouble.before().into()),
     write: |trouble| Err(trouble.at_commit().into()),
     delete: |trouble| Err(trouble.at_commit().into()),
@@ -179,6 +182,8 @@ pub(crate) struct Store {
     /// Changes names.
     pub(crate) guid: GuidStep,
     pub(crate) read: ReadStep,
+    /// What a write does before it asks the medium.
+    pub(crate) begin: BeginStep,
     pub(crate) write: WriteStep,
     pub(crate) delete: DeleteStep,
     pub(crate) list: ListStep,
@@ -213,6 +218,7 @@ impl Store {
             place,
             guid: Box::new(|guid| guid),
             read: Box::new(Place::read),
+            begin: Box::new(|_, _| {}),
             write: Box::new(Place::write),
             delete: Box::new(Place::delete),
             list: Box::new(Place::list),
@@ -259,12 +265,13 @@ impl Store {
         }
     }
 
-    fn look<T>(&self, look: impl FnOnce() -> Answer<T>) -> Answer<T> {
+    fn look<T>(
+        &self,
+        look: impl FnOnce() -> Answer<T>,
+        failed: fn(Trouble) -> Answer<T>,
+    ) -> Answer<T> {
         self.usable()?;
-        match self.place.medium.block(look) {
-            Ok(answer) => answer,
-            Err(trouble) => Err((self.fails.look)(trouble)),
-        }
+        self.place.medium.block(look).unwrap_or_else(failed)
     }
 }
 
@@ -294,6 +301,7 @@ impl BlobStore for Store {
     }
 
     fn write_blob(&self, guid: BlobGuid, src: &AlignedBlobBuf) -> Answer<()> {
+        (self.begin)(&self.place, (self.guid)(guid));
         let effect = || (self.write)(&self.place, (self.guid)(guid), src);
         self.change(effect, self.fails.write)
     }
@@ -304,7 +312,7 @@ impl BlobStore for Store {
     }
 
     fn list_blobs(&self) -> Answer<Vec<BlobGuid>> {
-        self.look(|| (self.list)(&self.place))
+        self.look(|| (self.list)(&self.place), self.fails.list)
     }
 
     fn flush(&self) -> Answer<()> {
@@ -376,7 +384,8 @@ impl BlobStore for Store {
     }
 
     fn has_blob(&self, guid: BlobGuid) -> Answer<bool> {
-        self.look(|| (self.has)(&self.place, (self.guid)(guid)))
+        let look = || (self.has)(&self.place, (self.guid)(guid));
+        self.look(look, self.fails.has)
     }
 }
 

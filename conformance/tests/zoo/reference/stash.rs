@@ -26,6 +26,7 @@ use typed::{Typed, Wrong};
 pub(crate) mod typed;
 
 pub(crate) type Answer<T> = Result<T, StashError>;
+type Names = Vec<(String, CollectionId)>;
 
 /// What the plain reference declares.
 pub(crate) const CAPS: Caps = Caps::LEAST
@@ -145,12 +146,17 @@ pub(crate) fn apply(collection: &mut Collection, op: &StashOp) -> Answer<()> {
 
 type NameStep = Box<dyn Fn(&str) -> Answer<String> + Send + Sync>;
 type OpenStep = Box<dyn Fn(&Place, &str) -> Answer<CollectionId> + Send + Sync>;
-type NamesStep = Box<dyn Fn(&Place) -> Answer<Vec<(String, CollectionId)>> + Send + Sync>;
+type NamesStep = Box<dyn Fn(&Place) -> Answer<Names> + Send + Sync>;
 type DiscardStep = Box<dyn Fn(&Place, &str) -> Answer<bool> + Send + Sync>;
 type SnapshotStep = Box<dyn Fn(&Place, CollectionId, Rows<'_>) -> Answer<Snapshot> + Send + Sync>;
 type CommitStep = Box<dyn Fn(&Place, &[StashOp], &Rules) -> Answer<()> + Send + Sync>;
 type BoundsStep = Box<dyn Fn(&Place, Vec<StashOp>) -> Answer<Vec<StashOp>> + Send + Sync>;
 type CloseStep = Box<dyn Fn(&Place) + Send + Sync>;
+type SlowOpenStep = Box<
+    dyn for<'a> Fn(&'a Arc<Place>, &'a str) -> BoxFuture<'a, Answer<CollectionId>> + Send + Sync,
+>;
+type SlowDiscardStep =
+    Box<dyn for<'a> Fn(&'a Arc<Place>, &'a str) -> BoxFuture<'a, Answer<bool>> + Send + Sync>;
 type SlowSnapshotStep = Box<
     dyn for<'a> Fn(&'a Arc<Place>, CollectionId, Rows<'a>) -> BoxFuture<'a, Answer<Snapshot>>
         + Send
@@ -166,12 +172,16 @@ type SlowCommitStep = Box<
 #[derive(Clone, Copy)]
 pub(crate) struct Fails {
     pub(crate) read: fn(Trouble) -> StashError,
+    pub(crate) names: fn(Trouble) -> Answer<Names>,
+    pub(crate) discard: fn(&Place, &str, Trouble) -> Answer<bool>,
     pub(crate) stage: fn(Trouble) -> Answer<()>,
     pub(crate) commit: fn(Trouble) -> Answer<()>,
 }
 
 pub(crate) const FAILS: Fails = Fails {
     read: |trouble| trouble.before().into(),
+    names: |trouble| Err(trouble.before().into()),
+    discard: |_, _, trouble| Err(trouble.at_commit().into()),
     stage: |trouble| Err(trouble.before().into()),
     commit: |trouble| Err(trouble.at_commit().into()),
 };
@@ -192,7 +202,9 @@ pub(crate) struct Driver {
     pub(crate) commit: CommitStep,
     pub(crate) rules: Rules,
     pub(crate) close: CloseStep,
-    /// In place of `snapshot` and `commit`, for those that take several steps: medium, patience and all.
+    /// In place of the steps above, for those that take several: medium, patience and all.
+    pub(crate) slow_open: Option<SlowOpenStep>,
+    pub(crate) slow_discard: Option<SlowDiscardStep>,
     pub(crate) slow_snapshot: Option<SlowSnapshotStep>,
     pub(crate) slow_commit: Option<SlowCommitStep>,
     /// Whether calls wait for each other.
@@ -233,6 +245,8 @@ impl Driver {
                 apply: Box::new(apply),
             },
             close: Box::new(|_| {}),
+            slow_open: None,
+            slow_discard: None,
             slow_snapshot: None,
             slow_commit: None,
             one_at_a_time: false,
@@ -298,19 +312,27 @@ impl StashDriver for Driver {
     async fn open(&self, name: &str) -> Answer<CollectionId> {
         self.enter().await?;
         let name = (self.name)(name)?;
+        if let Some(open) = &self.slow_open {
+            return open(&self.place, &name).await;
+        }
         let ended = self.change(|| (self.open)(&self.place, &name)).await;
         ended.unwrap_or_else(|trouble| Err(trouble.at_commit().into()))
     }
 
     async fn names(&self) -> Answer<Vec<(String, CollectionId)>> {
         self.enter().await?;
-        self.look(|| (self.names)(&self.place)).await
+        let _turn = self.turn().await;
+        let ended = self.place.medium.timed(|| (self.names)(&self.place)).await;
+        ended.unwrap_or_else(self.fails.names)
     }
 
     async fn discard(&self, name: &str) -> Answer<bool> {
         self.enter().await?;
+        if let Some(discard) = &self.slow_discard {
+            return discard(&self.place, name).await;
+        }
         let ended = self.change(|| (self.discard)(&self.place, name)).await;
-        ended.unwrap_or_else(|trouble| Err(trouble.at_commit().into()))
+        ended.unwrap_or_else(|trouble| (self.fails.discard)(&self.place, name, trouble))
     }
 
     async fn snapshot(&self, id: CollectionId, rows: Rows<'_>) -> Answer<Snapshot> {

@@ -47,7 +47,7 @@ fn objects(change: &mut Change) -> Vec<&mut ObjectId> {
 }
 
 /// A note that tells nothing but its id.
-fn note(id: ChangeId) -> Change {
+pub(super) fn note(id: ChangeId) -> Change {
     let nothing = ObjectId::new(ObjectContext::new("", Vec::new()), "");
     Change::new(id, nothing, Step::Remove)
 }

@@ -32,7 +32,7 @@ pub(super) fn commit(place: &Place, ops: &[StashOp], rules: &Rules) -> Answer<()
 }
 
 /// Exchanges what a consolidation does to the rows.
-fn consolidates(s: &mut Driver, merge: fn(&mut Collection) -> Answer<()>) {
+pub(super) fn consolidates(s: &mut Driver, merge: fn(&mut Collection) -> Answer<()>) {
     s.rules.apply = Box::new(move |collection, op| match op {
         StashOp::Consolidate { .. } => merge(collection),
         _ => apply(collection, op),

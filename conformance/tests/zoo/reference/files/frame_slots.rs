@@ -47,6 +47,12 @@ pub(crate) enum SlotFlaw {
     SameNames,
     /// Of the index the first names are read.
     OneBlock,
+    /// Which slots are free is kept as well, as it was before each flush.
+    FreeBeforeTheFlush,
+    /// A damaged index is taken for none.
+    DamagedIsNew,
+    /// An index is believed to be as long as its sum at least.
+    ShortPanics,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +113,9 @@ fn to_bytes(index: &BTreeMap<BlobGuid, u64>) -> Vec<u8> {
 
 /// The index that these bytes are, if they are whole.
 fn from_bytes(bytes: &[u8], flaw: SlotFlaw) -> Option<BTreeMap<BlobGuid, u64>> {
+    if flaw == SlotFlaw::ShortPanics {
+        let _len = bytes.len().checked_sub(8).expect("an index has a sum");
+    }
     let (entries, sum) = bytes.split_last_chunk::<8>()?;
     let is_whole = flaw == SlotFlaw::OfAnyone || u64::from_le_bytes(*sum) == hash(entries);
     let entry = |entry: &[u8]| {
@@ -132,7 +141,11 @@ impl Store {
         sync_folder(folder.parent().expect("a place is in a folder"))?;
         let path = folder.join("index");
         let index = match fs::read(&path) {
-            Ok(bytes) => from_bytes(&bytes, flaw).ok_or_else(|| corrupt("a damaged index"))?,
+            Ok(bytes) => {
+                let none = || (flaw == SlotFlaw::DamagedIsNew).then(BTreeMap::new);
+                let index = from_bytes(&bytes, flaw).or_else(none);
+                index.ok_or_else(|| corrupt("a damaged index"))?
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(e) => return Err(e.into()),
         };
@@ -145,6 +158,14 @@ impl Store {
         let used: BTreeSet<_> = index.values().copied().collect();
         let (free, next) = match flaw {
             SlotFlaw::Counted => (Vec::new(), u64::try_from(used.len())?),
+            SlotFlaw::FreeBeforeTheFlush => {
+                let free = fs::read(folder.join("free")).unwrap_or_default();
+                let number = |word: &[u8; 8]| u64::from_le_bytes(*word);
+                let free: Vec<_> = free.as_chunks::<8>().0.iter().map(number).collect();
+                let last = used.last().max(free.iter().max());
+                let next = last.map_or(0, |last| last.saturating_add(1));
+                (free, next)
+            }
             _ => {
                 let next = used.last().map_or(0, |last| last.saturating_add(1));
                 // An index that nobody checks may name any slot there is.
@@ -213,6 +234,10 @@ impl Store {
     }
 
     fn write_back(&self, slots: &mut Slots) -> io::Result<()> {
+        if self.flaw == SlotFlaw::FreeBeforeTheFlush {
+            let free = slots.free.iter().flat_map(|slot| slot.to_le_bytes());
+            fs::write(self.index.with_file_name("free"), free.collect::<Vec<_>>())?;
+        }
         let changes = slots.changes.clone();
         let mut index = slots.index.clone();
         let mut freed = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use larder_conformance::{BoxError, Caps, Env, Fixture, Suite, stash};
 use larder_traits::stash::driver::{Frontiers, Rows, Snapshot, StashOp};
-use larder_traits::{Antichain, CollectionId, ErrorKind, Fault, StashCaps, StashDriver};
+use larder_traits::{Antichain, CollectionId, ErrorKind, Fault, StashCaps, StashDriver, Timestamp};
 use tempfile::TempDir;
 
 use super::super::lock;
@@ -57,6 +57,12 @@ pub(crate) enum RowFlaw {
     DropSplit,
     /// A collection gets its name by one commit, and its frontiers by another.
     CreationSplit,
+    /// The first handle numbers the collections in the order of their names.
+    IdsByTheNames,
+    /// The first handle takes an empty frontier for one that was never moved.
+    EmptyIsNotMoved,
+    /// The first handle takes upper to be beyond all rows that there are.
+    UpperFromTheRows,
 }
 
 const STATE: &[u8] = b"stash";
@@ -105,6 +111,34 @@ impl Store {
             RowFlaw::IdsFromTheGreatest => {
                 let last = state.collections.keys().next_back();
                 state.next = last.map_or(0, |id| id.get() + 1);
+            }
+            RowFlaw::IdsByTheNames => {
+                let ids: Vec<_> = state.collections.keys().copied().collect();
+                let mut old = std::mem::take(&mut state.collections);
+                for (id, named) in ids.into_iter().zip(state.names.values_mut()) {
+                    let collection = old.remove(&*named).expect("a name has a collection");
+                    state.collections.insert(id, collection);
+                    *named = id;
+                }
+            }
+            RowFlaw::EmptyIsNotMoved => {
+                for Collection { frontiers, .. } in state.collections.values_mut() {
+                    for frontier in [&mut frontiers.since, &mut frontiers.upper] {
+                        if frontier.is_empty() {
+                            *frontier = Antichain::from_elem(Timestamp::MIN);
+                        }
+                    }
+                }
+            }
+            RowFlaw::UpperFromTheRows => {
+                for Collection { frontiers, rows } in state.collections.values_mut() {
+                    let last = rows.iter().map(|row| row.time).max();
+                    let upper = last.map_or(Timestamp::MIN, |last| last.saturating_add(1));
+                    let upper = Antichain::from_elem(upper);
+                    if frontiers.upper < upper {
+                        frontiers.upper = upper;
+                    }
+                }
             }
             _ => return Ok(()),
         }

@@ -74,6 +74,12 @@ pub(crate) enum Wrong {
     BatchEmptyFails,
     /// Rows are summed by their bytes, and not by what these mean.
     SummedByBytes,
+    /// `peek` is refused when a sum leaves 64 bits on its way from one time to the next.
+    PeekSumsOnTheWay,
+    /// `peek` ends before the greatest time there is.
+    PeekEndExcluded,
+    /// `peek_key_one` passes over what has a negative multiplicity.
+    KeyOneNegativePassedOver,
 }
 
 /// A handle with types.
@@ -427,8 +433,17 @@ impl Stash for Typed {
         rows.retain(|(_, time, _)| match wrong {
             Wrong::PeekUnsealed => true,
             Wrong::PeekBoundExcluded => *time < at,
+            Wrong::PeekEndExcluded => *time < at.saturating_add(1),
             _ => *time <= at,
         });
+        if wrong == Wrong::PeekSumsOnTheWay {
+            // They come in the order of their times.
+            let mut sums = BTreeMap::<_, Diff>::new();
+            for (data, _, diff) in &rows {
+                let sum = sums.entry(data).or_default();
+                *sum = sum.checked_add(*diff).ok_or(StashError::DiffOverflow)?;
+            }
+        }
         let rows: Vec<_> = rows
             .into_iter()
             .map(|(data, time, diff)| ((data, time), diff))
@@ -487,7 +502,7 @@ impl Stash for Typed {
         self.encode(key)?;
         let mut one = None;
         for (found, value, diff) in self.peek(collection).await? {
-            if found != *key {
+            if found != *key || diff < 0 && self.is(Wrong::KeyOneNegativePassedOver) {
                 continue;
             }
             if diff != 1 && !self.is(Wrong::OneAnyMultiplicity) {

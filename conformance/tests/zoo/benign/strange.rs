@@ -1,0 +1,262 @@
+//! Oddities of stashes, frames and logs: in what is left open of orders, numbers, buffers and answers, and in how calls wait.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt as _;
+use larder_conformance::{Caps, Contract};
+use larder_traits::AlignedBlobBuf;
+use larder_traits::stash::driver::{StashOp, fold};
+use tokio::sync::Semaphore;
+
+use super::{Benign, benign};
+use crate::reference::blob_store::Packed;
+use crate::reference::{Due, blob_store, change_log, gap, lock, stash};
+
+pub(super) fn all() -> Vec<Benign> {
+    [stashes(), frames(), logs()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn commit(place: &stash::Place, ops: &[StashOp], rules: &stash::Rules) -> stash::Answer<()> {
+    let mut state = lock(&place.state);
+    let mut next = state.clone();
+    next.commit(ops, rules)?;
+    *state = next;
+    Ok(())
+}
+
+fn stashes() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: stash::Bend) -> Benign {
+        benign(id, Contract::Stash, move || stash::suite(caps, bend))
+    }
+    const CAPS: Caps = stash::CAPS;
+    vec![
+        b("finishes-what-was-dropped", CAPS, |s| {
+            s.slow_commit = Some(Box::new(|place, ops, rules| {
+                async move {
+                    let answer = Mutex::new(Ok(()));
+                    let done = Due::new(|| *lock(&answer) = commit(place, &ops, rules));
+                    gap().await;
+                    done.settle();
+                    answer.into_inner().unwrap_or_else(PoisonError::into_inner)
+                }
+                .boxed()
+            }));
+        }),
+        b("ids-counted-down", CAPS, |s| {
+            s.open = Box::new(|place, name| {
+                let mut state = lock(&place.state);
+                if !state.names.contains_key(name) {
+                    let used = place.counter.fetch_add(1, SeqCst);
+                    state.next = u64::MAX - 1 - used;
+                }
+                Ok(state.open(name))
+            });
+        }),
+        b("names-in-another-order-each-time", CAPS, |s| {
+            s.names = Box::new(|place| {
+                let names = lock(&place.state).names.clone();
+                let mut names: Vec<_> = names.into_iter().rev().collect();
+                rotate(&mut names, place.counter.fetch_add(1, Relaxed));
+                Ok(names)
+            });
+        }),
+        b("consolidates-all-at-once", CAPS, |s| {
+            s.commit = Box::new(|place, ops, rules| {
+                commit(place, ops, rules)?;
+                let folds = |op: &StashOp| matches!(op, StashOp::Consolidate { .. });
+                if ops.iter().any(folds) {
+                    for collection in lock(&place.state).collections.values_mut() {
+                        let since = collection.frontiers.since.borrow();
+                        // A sum that does not fit is for a reader to find out.
+                        if let Ok(rows) = fold(collection.rows.clone(), since) {
+                            collection.rows = rows;
+                        }
+                    }
+                }
+                Ok(())
+            });
+        }),
+        b("drops-what-changes-nothing", CAPS, |s| {
+            s.rules.apply = Box::new(|collection, op| {
+                stash::apply(collection, op)?;
+                collection.rows.retain(|row| row.diff != 0);
+                Ok(())
+            });
+        }),
+        b("two-in-flight", CAPS.with_in_flight_max(Some(2)), |s| {
+            let permits = Arc::new(Semaphore::new(2));
+            s.slow_commit = Some(Box::new(move |place, ops, rules| {
+                let permits = Arc::clone(&permits);
+                async move {
+                    let _permit = permits.acquire().await;
+                    gap().await;
+                    let ended = place.medium.timed(|| commit(place, &ops, rules)).await;
+                    ended.unwrap_or_else(|trouble| Err(trouble.at_commit().into()))
+                }
+                .boxed()
+            }));
+        }),
+    ]
+}
+
+/// So that they begin with another one than the last time.
+fn rotate<T>(found: &mut [T], times: u64) {
+    if let Ok(times) = usize::try_from(times)
+        && !found.is_empty()
+    {
+        found.rotate_left(times % found.len());
+    }
+}
+
+fn frames() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: blob_store::Bend) -> Benign {
+        benign(id, Contract::BlobStore, move || {
+            blob_store::suite(caps, bend)
+        })
+    }
+    const CAPS: Caps = blob_store::CAPS;
+    vec![
+        b("uninit-buffers-of-other-bytes", CAPS, |s| {
+            s.uninit = Box::new(|_| {
+                let mut buffer = AlignedBlobBuf::zeroed();
+                buffer.fill(0xa5);
+                buffer
+            });
+        }),
+        b("lists-in-another-order-each-time", CAPS, |s| {
+            s.list = Box::new(|place| {
+                let mut names = place.list()?;
+                rotate(&mut names, place.counter.fetch_add(1, Relaxed));
+                Ok(names)
+            });
+        }),
+        b("scribbles-over-failed-ranges", CAPS, |s| {
+            s.range = Box::new(|place, guid, offset, dst| {
+                dst.fill(0xee);
+                place.range(guid, offset, dst)
+            });
+        }),
+        b("scribbles-where-one-of-many-is-absent", CAPS, |s| {
+            s.many = Some(Box::new(|place, reads| {
+                let read = |(guid, dst): &mut (_, &mut AlignedBlobBuf)| {
+                    dst.fill(0xee);
+                    place.read(*guid, dst)
+                };
+                reads.iter_mut().map(read).collect()
+            }));
+        }),
+        // A frame that is there already is no change. What counts is counted once it is there, or a flush that comes between
+        // would forget it.
+        b("equal-frames-ask-for-no-flush", blob_store::DURABLE, |s| {
+            s.write = Box::new(|place, guid, src| {
+                let is_there = lock(&place.frames).get(&guid) == Some(&Packed::new(src));
+                place.write(guid, src)?;
+                place.counter.fetch_add(u64::from(!is_there), SeqCst);
+                Ok(())
+            });
+            s.delete = Box::new(|place, guid| {
+                let is_there = place.has(guid)?;
+                place.delete(guid)?;
+                place.counter.fetch_add(u64::from(is_there), SeqCst);
+                Ok(())
+            });
+            s.flush = Box::new(|place| {
+                place.counter.store(0, SeqCst);
+                Ok(())
+            });
+            s.needs_flush = Box::new(|place| place.counter.load(SeqCst) > 0);
+        }),
+    ]
+}
+
+fn logs() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: change_log::Bend) -> Benign {
+        benign(id, Contract::ChangeLog, move || {
+            change_log::suite(caps, bend)
+        })
+    }
+    const CAPS: Caps = change_log::CAPS;
+    vec![
+        b("lists-in-another-order-each-time", CAPS, |s| {
+            s.list = Box::new(|log, writer| {
+                let mut own = log.book.of(writer);
+                rotate(&mut own, log.counter);
+                log.counter += 1;
+                Ok(own)
+            });
+        }),
+        b("finishes-dropped-claims", CAPS, |s| {
+            s.slow_claim = Some(Box::new(|place, writer, (now, limit)| {
+                async move {
+                    let taken = Mutex::new(Vec::new());
+                    let claim = Due::new(|| {
+                        *lock(&taken) = lock(&place.log).book.claim(writer, now, limit);
+                    });
+                    gap().await;
+                    claim.settle();
+                    Ok(taken.into_inner().unwrap_or_else(PoisonError::into_inner))
+                }
+                .boxed()
+            }));
+        }),
+        // It works on what it read, and again where somebody was faster.
+        b("claims-optimistically", CAPS, |s| {
+            s.record = Box::new(|log, writer, change| {
+                log.counter += 1;
+                log.book.record(writer, change)
+            });
+            s.complete = Box::new(|log, writer, id| {
+                log.counter += 1;
+                log.book.complete(writer, id)
+            });
+            s.renew = Box::new(|log, writer, until| {
+                log.counter += 1;
+                log.book.renew(writer, until);
+                Ok(())
+            });
+            s.slow_claim = Some(Box::new(|place, writer, (now, limit)| {
+                async move {
+                    loop {
+                        let (read, mut next) = {
+                            let log = lock(&place.log);
+                            (log.counter, log.book.clone())
+                        };
+                        let taken = next.claim(writer, now, limit);
+                        gap().await;
+                        let claimed = place.medium.timed(|| {
+                            let mut log = lock(&place.log);
+                            let is_last = log.counter == read;
+                            if is_last {
+                                log.counter += 1;
+                                log.book = next;
+                            }
+                            is_last
+                        });
+                        if claimed.await.map_err(|trouble| trouble.at_commit())? {
+                            return Ok(taken);
+                        }
+                    }
+                }
+                .boxed()
+            }));
+        }),
+        b("two-in-flight", CAPS.with_in_flight_max(Some(2)), |s| {
+            let permits = Arc::new(Semaphore::new(2));
+            s.slow_record = Some(Box::new(move |place, writer, change| {
+                let permits = Arc::clone(&permits);
+                async move {
+                    let _permit = permits.acquire().await;
+                    gap().await;
+                    let record = || lock(&place.log).book.record(writer, &change);
+                    let ended = place.medium.timed(record).await;
+                    ended.unwrap_or_else(|trouble| Err(trouble.at_commit()))
+                }
+                .boxed()
+            }));
+        }),
+    ]
+}
