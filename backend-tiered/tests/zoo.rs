@@ -138,6 +138,13 @@ const ZOO: &[(Flaw, &str, Check)] = &[
     (Flaw::TakesUpOnePageOfItsOwn, "TS-7", BACKLOG),
     (Flaw::JoinsOnlyWhatRunsNow, "BK-5", JOINS),
     (Flaw::ResolvesUnjoined, "BK-5", JOINS),
+    // Those where two things meet.
+    (Flaw::TakesAMissForAbsenceInMetadata, "TS-5", EVERY_ORDER),
+    (Flaw::NeverFollowsThePayloadInMetadata, "TS-9", DEADLINE),
+    (Flaw::LosesASmallPutOverAnEndedRedirect, "TS-4", EXPIRIES),
+    (Flaw::RecoversWhatIsOpenHere, "TS-7", LIVE),
+    (Flaw::BlamesItselfForALargeClient, "TS-1", CLIENT),
+    (Flaw::CompletesBeforeTheRemoval, "TS-7", CRASHES),
 ];
 
 /// A check that can fail only is worth something if it passes what is not broken.

@@ -110,6 +110,21 @@ impl Backend for Copied {
             metadata.time_expires = seen.time_expires;
             return Ok(Some(metadata));
         }
+        let is_direct = self.is(Flaw::TakesAMissForAbsenceInMetadata)
+            || self.is(Flaw::NeverFollowsThePayloadInMetadata);
+        if is_direct && let TieredMetadata::Tombstone(seen) = self.look(id).await? {
+            let Parts { high, long, .. } = &self.0.parts;
+            let found = long.get_metadata(&seen.target).await?;
+            let later = found.as_ref().and_then(|it| it.time_expires);
+            if let Some(later) = later.filter(|it| Some(*it) > seen.time_expires)
+                && !self.is(Flaw::NeverFollowsThePayloadInMetadata)
+            {
+                drop(high.extend_expiry(id, &seen.target, later).await);
+            }
+            if found.is_some() || self.is(Flaw::TakesAMissForAbsenceInMetadata) {
+                return Ok(found);
+            }
+        }
         let found = self.get_object(id).await?;
         let Some((metadata, payload)) = found else {
             return Ok(None);
@@ -152,7 +167,7 @@ impl Combinator for Copied {
         };
         for change in own.into_iter().take(of_its_own) {
             let is_open = self.0.open.lock().unwrap().contains(&change.id);
-            if !is_open {
+            if !is_open || self.is(Flaw::RecoversWhatIsOpenHere) {
                 self.0.open.lock().unwrap().push(change.id);
                 self.leased(self.resolve(change)).await;
             }

@@ -80,6 +80,12 @@ pub(crate) enum Flaw {
     TakesUpOnePageOfItsOwn,
     JoinsOnlyWhatRunsNow,
     ResolvesUnjoined,
+    TakesAMissForAbsenceInMetadata,
+    NeverFollowsThePayloadInMetadata,
+    LosesASmallPutOverAnEndedRedirect,
+    RecoversWhatIsOpenHere,
+    BlamesItselfForALargeClient,
+    CompletesBeforeTheRemoval,
 }
 
 static UNIQUE: AtomicU64 = AtomicU64::new(1);
@@ -409,6 +415,9 @@ impl Copied {
     }
 
     async fn remove(&self, change: &Change) -> bool {
+        if self.is(Flaw::CompletesBeforeTheRemoval) {
+            self.complete(change).await;
+        }
         for payload in [&change.created, &change.replaced].into_iter().flatten() {
             loop {
                 let deleted = self
@@ -451,7 +460,7 @@ impl Copied {
                 let stream = stream::iter([Ok(payload)]).boxed();
                 return high.put_object(&id, &metadata, stream).await;
             }
-            if !is_vanished {
+            if !is_vanished || this.is(Flaw::LosesASmallPutOverAnEndedRedirect) {
                 return ended;
             }
             high.put_non_tombstone(&id, &metadata, payload)
@@ -550,7 +559,7 @@ impl Copied {
         };
         if let Err(e) = self.leased(long.put_object(&name, &metadata, stream)).await {
             return Err(match e {
-                BackendError::Client(_) => e,
+                BackendError::Client(_) if !self.is(Flaw::BlamesItselfForALargeClient) => e,
                 e => not_applied(e),
             });
         }

@@ -1,6 +1,7 @@
 //! Stores that are odd and right. A check that fails on one of them asks for more than the clauses do.
 
 mod bare;
+mod odd;
 mod seldom;
 mod strange;
 
@@ -80,6 +81,7 @@ pub(crate) fn all() -> Vec<Benign> {
         seldom::all(),
         bare::all(),
         strange::all(),
+        odd::all(),
     ]
     .into_iter()
     .flatten()

@@ -17,6 +17,7 @@ use crate::reference::high_volume::{
 use crate::reference::lock;
 
 mod bystanders;
+mod combined;
 mod field;
 mod neighbours;
 mod seldom;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         neighbours::neighbours(),
         seldom::seldom(),
         field::field(),
+        combined::combined(),
     ]
     .into_iter()
     .flatten()

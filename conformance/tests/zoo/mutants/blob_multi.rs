@@ -10,6 +10,7 @@ use crate::reference::blob_multi::{Bend, CAPS, invalid, suite};
 use crate::reference::lock;
 
 mod bystanders;
+mod combined;
 mod concurrent;
 mod dropped;
 mod failing;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         neighbours::neighbours(),
         seldom::seldom(),
         field::field(),
+        combined::combined(),
     ]
     .into_iter()
     .flatten()

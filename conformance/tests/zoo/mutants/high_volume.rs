@@ -19,6 +19,7 @@ use crate::reference::high_volume::{
 use crate::reference::lock;
 
 mod bystanders;
+mod combined;
 mod concurrent;
 mod dropped;
 mod expiry;
@@ -48,6 +49,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         neighbours::neighbours(),
         seldom::seldom(),
         field::field(),
+        combined::combined(),
         timed::timed(),
     ]
     .into_iter()

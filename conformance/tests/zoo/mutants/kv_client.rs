@@ -13,6 +13,7 @@ use crate::reference::kv_client::{Bend, CAPS, Call, admit, invalid, suite};
 use crate::reference::lock;
 
 mod bystanders;
+mod combined;
 mod concurrent;
 mod dropped;
 mod failing;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         neighbours::neighbours(),
         seldom::seldom(),
         field::field(),
+        combined::combined(),
         timed::timed(),
         writes(),
         handles(),

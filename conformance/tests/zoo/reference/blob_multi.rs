@@ -108,6 +108,15 @@ type SlowListStep =
     Box<dyn Fn(Arc<Place>) -> BoxFuture<'static, Answer<Vec<String>>> + Send + Sync>;
 type SlowSetStep =
     Box<dyn Fn(Arc<Place>, Instant, String, Bytes) -> BoxFuture<'static, Answer<()>> + Send + Sync>;
+type SlowDeleteStep =
+    Box<dyn Fn(Arc<Place>, Instant, String) -> BoxFuture<'static, Answer<()>> + Send + Sync>;
+type SlowRangeStep = Box<
+    dyn Fn(Arc<Place>, String, Range<u64>) -> BoxFuture<'static, Answer<Option<Bytes>>>
+        + Send
+        + Sync,
+>;
+type SlowPrefixStep =
+    Box<dyn Fn(Arc<Place>, String) -> BoxFuture<'static, Answer<Vec<BlobInfo>>> + Send + Sync>;
 type DeleteStep = Box<dyn Fn(&Place, &str) -> Answer<()> + Send + Sync>;
 type CloseStep = Box<dyn Fn(&Place) + Send + Sync>;
 
@@ -163,6 +172,12 @@ pub(crate) struct Store {
     pub(crate) slow_get: Option<SlowGetStep>,
     pub(crate) slow_list: Option<SlowListStep>,
     pub(crate) slow_set: Option<SlowSetStep>,
+    /// In place of `set`, where it need not be atomic.
+    pub(crate) slow_relaxed: Option<SlowSetStep>,
+    /// In place of `delete`, `range` and `prefix`, likewise.
+    pub(crate) slow_delete: Option<SlowDeleteStep>,
+    pub(crate) slow_range: Option<SlowRangeStep>,
+    pub(crate) slow_prefix: Option<SlowPrefixStep>,
     /// Whether calls wait for each other.
     pub(crate) one_at_a_time: bool,
     /// Whether a call ends at its deadline.
@@ -209,6 +224,10 @@ impl Store {
             slow_get: None,
             slow_list: None,
             slow_set: None,
+            slow_relaxed: None,
+            slow_delete: None,
+            slow_range: None,
+            slow_prefix: None,
             one_at_a_time: false,
             timer: true,
             fails: FAILS,
@@ -354,7 +373,11 @@ impl BlobMulti for Store {
         self.enter(deadline, Call::Set(key, &value)).await?;
         let key = (self.key)(key)?;
         let value = (self.value)(&self.place, &key, value)?;
-        match &self.slow_set {
+        let relaxed = self
+            .slow_relaxed
+            .as_ref()
+            .filter(|_| atomic == Atomicity::AllowNonAtomic);
+        match relaxed.or(self.slow_set.as_ref()) {
             Some(set) => set(Arc::clone(&self.place), deadline, key, value).await,
             None => {
                 let effect = || (self.set)(&self.place, &key, value, atomic);
@@ -366,6 +389,9 @@ impl BlobMulti for Store {
     async fn delete(&self, deadline: Instant, key: &str) -> Answer<()> {
         self.enter(deadline, Call::Delete(key)).await?;
         let key = (self.key)(key)?;
+        if let Some(delete) = &self.slow_delete {
+            return delete(Arc::clone(&self.place), deadline, key).await;
+        }
         let effect = || (self.delete)(&self.place, &key);
         self.write(deadline, false, effect).await
     }
@@ -385,12 +411,20 @@ impl BlobMulti for Store {
     ) -> Answer<Option<Bytes>> {
         self.enter(deadline, Call::Range).await?;
         let key = (self.key)(key)?;
+        if let Some(slow) = &self.slow_range {
+            let found = slow(Arc::clone(&self.place), key, range);
+            return self.timed(deadline, &AtomicBool::new(false), found).await;
+        }
         let look = || (self.range)(&self.place, &key, range);
         self.read(deadline, look).await
     }
 
     async fn list_prefix(&self, deadline: Instant, prefix: &str) -> Answer<Vec<BlobInfo>> {
         self.enter(deadline, Call::Prefix).await?;
+        if let Some(slow) = &self.slow_prefix {
+            let listed = slow(Arc::clone(&self.place), prefix.to_owned());
+            return self.timed(deadline, &AtomicBool::new(false), listed).await;
+        }
         let look = || (self.prefix)(&self.place, prefix);
         self.read(deadline, look).await
     }

@@ -211,6 +211,13 @@ type SlowReadStep = Box<
 >;
 type SlowPutStep =
     Box<dyn Fn(Arc<Place>, ObjectId, Row) -> BoxFuture<'static, Answer<()>> + Send + Sync>;
+type SlowDeleteStep =
+    Box<dyn Fn(Arc<Place>, ObjectId) -> BoxFuture<'static, Answer<()>> + Send + Sync>;
+type SlowExtendStep = Box<
+    dyn Fn(Arc<Place>, ObjectId, ObjectId, SystemTime) -> BoxFuture<'static, Answer<bool>>
+        + Send
+        + Sync,
+>;
 type SlowPutInlineStep = Box<
     dyn Fn(Arc<Place>, ObjectId, Row) -> BoxFuture<'static, Answer<Option<Tombstone>>>
         + Send
@@ -271,6 +278,8 @@ pub(crate) struct Store {
     pub(crate) slow_put_inline: Option<SlowPutInlineStep>,
     pub(crate) slow_delete_inline: Option<SlowDeleteInlineStep>,
     pub(crate) slow_swap: Option<SlowSwapStep>,
+    pub(crate) slow_delete: Option<SlowDeleteStep>,
+    pub(crate) slow_extend: Option<SlowExtendStep>,
     /// Whether calls wait for each other.
     pub(crate) one_at_a_time: bool,
     pub(crate) fails: Fails,
@@ -377,6 +386,8 @@ impl Store {
             slow_put_inline: None,
             slow_delete_inline: None,
             slow_swap: None,
+            slow_delete: None,
+            slow_extend: None,
             one_at_a_time: false,
             fails: FAILS,
             is_idle: |_| true,
@@ -495,6 +506,9 @@ impl Backend for Store {
     async fn delete_object(&self, id: &ObjectId) -> Answer<()> {
         self.pace.pause().await;
         let id = (self.id)(id)?;
+        if let Some(delete) = &self.slow_delete {
+            return delete(Arc::clone(&self.place), id).await;
+        }
         self.change(|| (self.delete)(&self.place, &id)).await?
     }
 
@@ -591,6 +605,9 @@ impl HighVolumeBackend for Store {
     ) -> Answer<bool> {
         self.pace.pause().await;
         let id = (self.id)(id)?;
+        if let Some(extend) = &self.slow_extend {
+            return extend(Arc::clone(&self.place), id, target.clone(), at).await;
+        }
         let effect = || (self.extend)(&self.place, &id, target, at);
         self.change(effect).await?
     }

@@ -53,6 +53,8 @@ pub(crate) struct Place {
     pub(crate) entries: Mutex<BTreeMap<Vec<u8>, Entry>>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) counter: AtomicU64,
+    /// Whether the line is closed, for clients that share one.
+    pub(crate) line_closed: Arc<AtomicBool>,
     /// A mutant's own memory.
     pub(crate) notes: Mutex<BTreeMap<Vec<u8>, Bytes>>,
     pub(crate) medium: Arc<Medium>,
@@ -121,6 +123,8 @@ type CloseStep = Box<dyn Fn(&Place) + Send + Sync>;
 type SlowWriteStep = Box<
     dyn Fn(Arc<Place>, Vec<u8>, Bytes, Option<u64>) -> BoxFuture<'static, Answer<()>> + Send + Sync,
 >;
+type SlowRemoveStep =
+    Box<dyn Fn(Arc<Place>, Vec<u8>) -> BoxFuture<'static, Answer<()>> + Send + Sync>;
 type SlowReadStep =
     Box<dyn Fn(Arc<Place>, Vec<u8>) -> BoxFuture<'static, Answer<Option<Bytes>>> + Send + Sync>;
 type SlowManyStep = Box<
@@ -163,7 +167,7 @@ pub(crate) fn admit(caps: KvCaps, call: Call<'_>) -> Answer<()> {
 pub(crate) struct Store {
     pub(crate) place: Arc<Place>,
     pub(crate) pace: Pace,
-    pub(crate) closed: AtomicBool,
+    pub(crate) closed: Arc<AtomicBool>,
     /// The error of a call on a client that was shut down; `None` where it answers all the same.
     pub(crate) after_shutdown: fn() -> Option<Fault>,
     /// The error for a time to live of 0; `None` where it is written all the same.
@@ -179,6 +183,8 @@ pub(crate) struct Store {
     pub(crate) slow_write: Option<SlowWriteStep>,
     pub(crate) slow_read: Option<SlowReadStep>,
     pub(crate) slow_many: Option<SlowManyStep>,
+    /// In place of `remove`, likewise.
+    pub(crate) slow_remove: Option<SlowRemoveStep>,
     /// Whether calls wait for each other.
     pub(crate) one_at_a_time: bool,
     /// Whether a call ends when the medium stays silent.
@@ -191,7 +197,7 @@ impl Store {
         Self {
             place,
             pace: Pace::Ready,
-            closed: AtomicBool::new(false),
+            closed: Arc::default(),
             after_shutdown: || Some(Fault::not_applied(ErrorKind::Closed, "shut down")),
             zero_ttl: || Some(zero_ttl()),
             admit: Box::new(move |_, call| admit(caps, call)),
@@ -210,6 +216,7 @@ impl Store {
             slow_write: None,
             slow_read: None,
             slow_many: None,
+            slow_remove: None,
             one_at_a_time: false,
             timer: true,
             fails: FAILS,
@@ -360,6 +367,9 @@ impl KvClient for Store {
         self.enter().await?;
         (self.admit)(&self.place, Call::Remove(&key))?;
         let key = (self.key)(&key);
+        if let Some(remove) = &self.slow_remove {
+            return remove(Arc::clone(&self.place), key).await;
+        }
         let effect = || (self.remove)(&self.place, &key);
         self.change(effect, self.fails.remove).await
     }
@@ -382,6 +392,7 @@ impl Shared {
                 entries: Mutex::default(),
                 clock: Arc::clone(&self.clock),
                 counter: AtomicU64::default(),
+                line_closed: Arc::default(),
                 notes: Mutex::default(),
                 medium: Arc::clone(&self.medium),
                 turn: tokio::sync::Mutex::default(),

@@ -16,6 +16,7 @@ pub(crate) mod files;
 pub(crate) mod group;
 pub(crate) mod high_volume;
 pub(crate) mod kv_client;
+pub(crate) mod late;
 pub(crate) mod medium;
 pub(crate) mod stash;
 

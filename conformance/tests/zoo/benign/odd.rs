@@ -1,0 +1,272 @@
+//! Oddities of single methods: deletes that take their time, lists that look key by key, ends that are rounded, fences
+//! that are needed, bodies that do not outlive their object.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use larder_conformance::model::high_volume::Row;
+use larder_conformance::{Caps, Contract};
+use larder_traits::{BackendError, BlobInfo, ErrorKind, Fault, LateLanding, ObjectId};
+
+use super::{Benign, benign};
+use crate::reference::high_volume::Read;
+use crate::reference::late::Heeds;
+use crate::reference::{Due, blob_multi, gap, high_volume, kv_client, late, lock};
+
+pub(super) fn all() -> Vec<Benign> {
+    [blobs(), keys(), objects()].into_iter().flatten().collect()
+}
+
+/// How late what was dropped comes to its end, where it does so behind everybody's back.
+const BEHIND: Duration = Duration::from_millis(40);
+
+const fn may_land_late(caps: Caps, bound: Option<Duration>) -> Caps {
+    caps.with_late_landing(LateLanding::MayLandLate(bound))
+}
+
+const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+
+fn blobs() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: blob_multi::Bend) -> Benign {
+        benign(id, Contract::BlobMulti, move || {
+            blob_multi::suite(caps, bend)
+        })
+    }
+    /// A dropped delete goes on in the background.
+    fn deletes_land_late(s: &mut blob_multi::Store) {
+        s.slow_delete = Some(Box::new(|place, _, key| {
+            async move {
+                let (late, what) = (Arc::clone(&place), key.clone());
+                let behind = Due::new(move || {
+                    drop(tokio::spawn(async move {
+                        tokio::time::sleep(BEHIND).await;
+                        late.delete(&what)
+                    }));
+                });
+                tokio::task::yield_now().await;
+                behind.call_off();
+                place.delete(&key)
+            }
+            .boxed()
+        }));
+    }
+    const CAPS: Caps = blob_multi::CAPS;
+    vec![
+        // What is gone when it is asked for its length is left out.
+        b("prefix-by-many-looks", CAPS, |s| {
+            s.slow_prefix = Some(Box::new(|place, prefix| {
+                async move {
+                    let keys = place.medium.call(|| place.list()).await;
+                    let keys = keys.map_err(|trouble| trouble.before())??;
+                    let keys = keys.into_iter().filter(|key| key.starts_with(&prefix));
+                    let mut listed = Vec::new();
+                    for (number, key) in keys.enumerate() {
+                        if number % 8 == 0 {
+                            gap().await;
+                        }
+                        let value = place.medium.call(|| place.get(&key)).await;
+                        let value = value.map_err(|trouble| trouble.before())??;
+                        let len = value.map(|value| high_volume::len_u64(&value));
+                        listed.extend(len.map(|len| BlobInfo::new(key, len)));
+                    }
+                    Ok(listed)
+                }
+                .boxed()
+            }));
+        }),
+        b("finishes-deletes-that-were-dropped", CAPS, |s| {
+            s.slow_delete = Some(Box::new(|place, _, key| {
+                async move {
+                    let deleted = Due::new(|| drop(place.delete(&key)));
+                    gap().await;
+                    deleted.settle();
+                    Ok(())
+                }
+                .boxed()
+            }));
+        }),
+        b(
+            "deletes-land-late",
+            may_land_late(CAPS, None),
+            deletes_land_late,
+        ),
+        b(
+            "deletes-land-late-within-a-second",
+            may_land_late(CAPS, SECOND),
+            deletes_land_late,
+        ),
+        // Only of the base alphabet are there keys above 255 bytes.
+        b("long-odd-keys-refused", CAPS, |s| {
+            let admit = std::mem::replace(&mut s.key, Box::new(|key| Ok(key.to_owned())));
+            s.key = Box::new(move |key| {
+                let is_base = larder_conformance::model::blob_multi::is_base;
+                if key.len() > 255 && !key.bytes().all(is_base) {
+                    return Err(blob_multi::invalid("a long odd key"));
+                }
+                admit(key)
+            });
+        }),
+        // Of two reasons to refuse a write it names the one that its caller can do something about.
+        b("judges-arguments-before-deadlines", CAPS, |s| {
+            s.deadline = Box::new(|_, deadline, call| {
+                use blob_multi::Call;
+                let (key, value) = match call {
+                    Call::Set(key, value) => (Some(*key), Some(*value)),
+                    Call::Delete(key) => (Some(*key), None),
+                    _ => (None, None),
+                };
+                let caps = CAPS.blob_multi;
+                if key.is_some_and(|key| key.is_empty() || key.len() > caps.key_len_bytes_max) {
+                    return Err(blob_multi::invalid("no such key"));
+                }
+                let len = value.map(high_volume::len_u64);
+                if len.is_some_and(|len| len > caps.value_len_bytes_max) {
+                    return Err(blob_multi::invalid("a value above the bound"));
+                }
+                if deadline <= Instant::now() {
+                    return Err(blob_multi::too_late());
+                }
+                Ok(())
+            });
+        }),
+    ]
+}
+
+fn keys() -> Vec<Benign> {
+    fn b(id: &'static str, caps: Caps, bend: kv_client::Bend) -> Benign {
+        benign(id, Contract::KvClient, move || kv_client::suite(caps, bend))
+    }
+    const CAPS: Caps = kv_client::CAPS;
+    const BY_SECONDS: Caps =
+        CAPS.with_kv_client(CAPS.kv_client.with_ttl_granularity(Duration::from_secs(1)));
+    vec![
+        b("ends-on-whole-seconds", BY_SECONDS, |s| {
+            s.write = Box::new(|place, key, value, ttl| {
+                place.write(key, value, ttl);
+                if let Some(entry) = lock(&place.entries).get_mut(key) {
+                    let up = |end: SystemTime| {
+                        let since = end.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+                        let more = u64::from(since.subsec_nanos() > 0);
+                        let secs = since.as_secs().checked_add(more)?;
+                        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(secs))
+                    };
+                    // What cannot be rounded up stays as it is.
+                    entry.expires = entry.expires.map(|end| up(end).unwrap_or(end));
+                }
+                Ok(())
+            });
+        }),
+        b("deletes-land-late", may_land_late(CAPS, None), |s| {
+            s.slow_remove = Some(Box::new(|place, key| {
+                async move {
+                    let (late, what) = (Arc::clone(&place), key.clone());
+                    let behind = Due::new(move || {
+                        drop(tokio::spawn(async move {
+                            tokio::time::sleep(BEHIND).await;
+                            late.remove(&what);
+                        }));
+                    });
+                    tokio::task::yield_now().await;
+                    behind.call_off();
+                    place.remove(&key);
+                    Ok(())
+                }
+                .boxed()
+            }));
+        }),
+        b("multi-asks-for-each-key-once", CAPS, |s| {
+            s.many = Box::new(|place, keys| {
+                let found: BTreeMap<_, _> = keys.iter().map(|key| (key, place.read(key))).collect();
+                let found = keys.iter().map(|key| found.get(key).cloned().flatten());
+                Ok(found.collect())
+            });
+        }),
+    ]
+}
+
+fn objects() -> Vec<Benign> {
+    fn hv(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
+        benign(id, Contract::HighVolume, move || {
+            high_volume::suite(caps, bend)
+        })
+    }
+    fn bk(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
+        benign(id, Contract::Backend, move || {
+            high_volume::plain_suite(caps, bend)
+        })
+    }
+    const CAPS: Caps = high_volume::CAPS;
+    vec![
+        hv(
+            "late-landing-until-fenced",
+            may_land_late(CAPS, None),
+            |s| {
+                late::lands_late(s, Heeds::All, Heeds::All);
+                s.fence = Box::new(|place| {
+                    let _step = lock(&place.step);
+                    place
+                        .counter
+                        .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    Ok(())
+                });
+            },
+        ),
+        // A body says so where its object is replaced or deleted before it was read to its end.
+        bk("bodies-fail-with-their-object", CAPS, |s| {
+            let asked = Arc::new(Mutex::new(None::<(ObjectId, Row)>));
+            let seen = Arc::clone(&asked);
+            s.read = Box::new(move |place, read, id| {
+                let found = place.access(id)?;
+                if read == Read::Object {
+                    *lock(&asked) = Some((id.clone(), found.clone()));
+                }
+                Some(found)
+            });
+            let place = Arc::clone(&s.place);
+            s.stream = Box::new(move |payload, _| {
+                let (place, seen) = (Arc::clone(&place), lock(&seen).clone());
+                let pieces: Vec<_> = payload
+                    .chunks(64 << 10)
+                    .map(|piece| payload.slice_ref(piece))
+                    .collect();
+                let fetch = move |piece: Bytes| {
+                    let is_same = seen.as_ref().is_none_or(|(id, seen)| {
+                        let rows = lock(&place.rows);
+                        match (rows.get(id), seen) {
+                            (Some(Row::Inline(_, there)), Row::Inline(_, seen)) => {
+                                // The object itself, and not one that is equal.
+                                there.as_ptr() == seen.as_ptr()
+                            }
+                            _ => false,
+                        }
+                    });
+                    if is_same {
+                        return Ok(piece);
+                    }
+                    let why = "the object is no longer there";
+                    Err(Fault::not_applied(ErrorKind::Unavailable, why).into())
+                };
+                stream::iter(pieces).map(fetch).boxed()
+            });
+        }),
+        bk("takes-its-time-between-pieces", CAPS, |s| {
+            s.collect = Box::new(|_, _, mut stream, max| {
+                async move {
+                    let mut payload = BytesMut::new();
+                    while let Some(piece) = stream.next().await {
+                        payload.extend_from_slice(&piece.map_err(BackendError::Client)?);
+                        if payload.len() > max {
+                            return Err(high_volume::invalid("a payload above the bound"));
+                        }
+                        gap().await;
+                    }
+                    Ok(payload.freeze())
+                }
+                .boxed()
+            });
+        }),
+    ]
+}
