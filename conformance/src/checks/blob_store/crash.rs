@@ -63,6 +63,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .engines(&[Engine::Power])
     .run(|cx| Box::pin(tail::bs_13_2(cx))),
     Check::new(
+        "BS-13.3",
+        "a byte changed before the end of any file: an open that is refused, or what else was flushed, never an empty place",
+    )
+    .kills("damaged = new")
+    .gate(durable)
+    .run(|cx| Box::pin(tail::bs_13_3(cx))),
+    Check::new(
         "BS-14.1",
         "a second open in this process is refused in a second, or a second handle as declared",
     )

@@ -106,6 +106,16 @@ impl<'a> Bench<'a> {
         let met = self.faults.disarm();
         let what = format!("{write:?} with {kind:?} at its call {nth} to the medium");
         let (seen, after) = (self.b.content(name)?, write.after(tag));
+        for reader in [&self.a, &self.b] {
+            let named = (reader.list()?.contains(&name), reader.has(name)?);
+            let is_there = seen != Content::Absent;
+            self.cx.require(
+                named == (is_there, is_there),
+                format!("{what}: whether it is listed, and whether has_blob finds it"),
+                format!("{named:?}"),
+                format!("as it is read, which is {seen}"),
+            )?;
+        }
         let Err(e) = result else {
             self.cx
                 .eq(format!("{what}, which was Ok: the blob"), &seen, &after)?;
@@ -374,7 +384,7 @@ pub(super) async fn bs_7_2(cx: &Cx<dyn World>) -> Outcome {
 fn half_a_batch(bench: &Bench<'_>, kind: FaultKind, nth: u64) -> Result<bool, Stop> {
     const LEN: u64 = 6;
     let cx = bench.cx;
-    let first = bench.next.fetch_add(2 * LEN, Ordering::Relaxed);
+    let first = bench.next.fetch_add(4 * LEN, Ordering::Relaxed);
     let name = |at: u64| guid((first + at).into());
     let old = |at: u64| match at % 3 {
         2 => Content::Absent,
@@ -412,7 +422,20 @@ fn half_a_batch(bench: &Bench<'_>, kind: FaultKind, nth: u64) -> Result<bool, St
             format!("{landed} frames landed, and {}", describe(&e)),
             "Unknown, or no effect",
         )?;
-        // The whole batch once more heals it.
+        // The whole batch once more heals it, whatever came between, and so does one of the same names.
+        if nth % 2 == 0 {
+            for at in 0..LEN / 2 {
+                bench.b.write(name(at), first + 2 * LEN + at)?;
+            }
+        } else {
+            let others: Vec<_> = (0..LEN).map(|at| frame(first + 3 * LEN + at)).collect();
+            let others: Vec<_> = (0..LEN).map(name).zip(&others).collect();
+            bench.a.write_all(Batch::Plain, &others)?;
+            for at in 0..LEN {
+                let what = "after another batch of the same names";
+                bench.b.expect(what, name(at), Some(first + 3 * LEN + at))?;
+            }
+        }
         bench.a.write_all(Batch::Plain, &batch)?;
     } else {
         cx.eq(
@@ -495,9 +518,14 @@ async fn failed_flush(
             is_unknown = true;
             unknown.fetch_add(1, Ordering::Relaxed);
             // A sync that is asked again may say Ok and mean nothing: only an open brings the store back.
+            let src = frame(5);
+            let batch = |how| a.try_write_all(how, &[(guid(5), &src), (guid(2), &src)]);
             let refused = [
                 ("a flush", a.store().flush()),
                 ("a write", a.try_write(guid(5), 5)),
+                ("a batch", batch(Batch::Plain)),
+                ("a batch with data-sync", batch(Batch::DataSync)),
+                ("a delete", a.try_delete(guid(2))),
                 ("a second flush", a.store().flush()),
             ];
             for (call, result) in refused {

@@ -80,6 +80,19 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("unchanged by a sum of it")
     .run(|cx| Box::pin(flushes::bs_2_7(cx))),
+    Check::new(
+        "BS-2.8",
+        "what was looked at before, in each way, hides no change of it or of its neighbours, in no way of changing",
+    )
+    .kills("read ahead or kept, and one way of writing that does not say so")
+    .run(|cx| Box::pin(reads::bs_2_8(cx))),
+    Check::new(
+        "BS-2.9",
+        "parts and many reads of a blob that is deleted and written again: of one frame, or NotFound, and no older than the call",
+    )
+    .kills("looked up and then read where nothing is any more")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(reads::bs_2_9(cx))),
     Check::new("BS-3.1", "writes, deletes, a flush, a power cut: all there")
         .kills("missing sync")
         .gate(outlives_power)

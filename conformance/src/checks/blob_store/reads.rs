@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use larder_traits::{AlignedBlobBuf, BlobGuid, ErrorKind, PAGE_SIZE};
+use larder_traits::{AlignedBlobBuf, BlobGuid, Classify, ErrorKind, PAGE_SIZE};
 use proptest::prelude::*;
 
 use super::content::{Content, filled, frame};
 use super::guid;
 use super::threads::{Job, Pace, Progress, mark, marked, threads, writes};
-use crate::blob_store::{Handle, World};
+use crate::blob_store::{Batch, Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::refused;
 use crate::cx::Cx;
@@ -301,5 +301,188 @@ pub(super) async fn bs_2_5(cx: &Cx<dyn World>) -> Outcome {
     let writers = writers.map(|(name, at)| rewrites(&a, *name, at, &pace));
     let readers = [&a, &b].map(|reader| looks(reader, &progress, &pace));
     threads(cx, writers.collect(), readers.into()).await?;
+    pace.enough("reads")
+}
+
+/// A way to look at a blob.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    Whole,
+    Part,
+    Many,
+    Names,
+}
+
+impl Look {
+    const ALL: [Self; 4] = [Self::Whole, Self::Part, Self::Many, Self::Names];
+
+    /// What is seen of `name` is what `tag` says, or nothing.
+    fn at(self, cx: &Cx<dyn World>, reader: &Handle, name: BlobGuid, tag: Option<u64>) -> Outcome {
+        match self {
+            Self::Whole => reader.expect("after a change", name, tag),
+            Self::Part => match tag {
+                Some(tag) => part(cx, reader, name, (PAGE_SIZE - 9_000, 4_096), &frame(tag)),
+                None => {
+                    let result = reader.try_read_range(name, 512, &mut [0; 512]);
+                    refused(
+                        "read_blob_range of what is absent",
+                        result,
+                        ErrorKind::NotFound,
+                    )
+                }
+            },
+            Self::Many => {
+                let holds = tag.map(|tag| (name, Content::Frame(tag)));
+                each(cx, reader, &[name, name], &holds.into_iter().collect())
+            }
+            Self::Names => {
+                let named = (reader.has(name)?, reader.list()?.contains(&name));
+                let is_there = tag.is_some();
+                let what = format!("whether has_blob and list_blobs have {name}");
+                cx.eq(what, &named, &(is_there, is_there))
+            }
+        }
+    }
+}
+
+/// A way to change a blob to the frame of a tag, or to nothing.
+fn change(writer: &Handle, how: usize, name: BlobGuid, tag: u64) -> Result<Option<u64>, Stop> {
+    let batch = |how| writer.write_all(how, &[(name, &frame(tag))]);
+    match how {
+        0 => writer.write(name, tag)?,
+        1 => batch(Batch::Plain)?,
+        2 => batch(Batch::DataSync)?,
+        _ => {
+            writer.delete(name)?;
+            return Ok(None);
+        }
+    }
+    Ok(Some(tag))
+}
+
+pub(super) async fn bs_2_8(cx: &Cx<dyn World>) -> Outcome {
+    const WAYS: usize = 4;
+    let (a, b) = cx.open_two("p").await?;
+    let mut is_picked = cx.sample();
+    let mut tag = 100;
+    let mut turn = 0;
+    for look in Look::ALL {
+        for how in 0..WAYS {
+            // Itself, the next and the one before it, and one that is not there yet: two of them each time.
+            for near in [10, 11, 9, 12] {
+                turn += 1;
+                if (turn + turn / 4) % 2 == 0 || !is_picked() {
+                    continue;
+                }
+                tag += 10;
+                for at in 9..12 {
+                    a.write(guid(at.into()), tag + at)?;
+                }
+                a.delete(guid(12))?;
+                let before = Some(tag + 10);
+                for reader in [&a, &b] {
+                    look.at(cx, reader, guid(10), before)?;
+                    look.at(cx, reader, guid(12), None)?;
+                }
+                let name = guid(near);
+                let now = change(&a, how, name, tag + 5)?;
+                let (reader, other) = if turn % 3 == 0 { (&a, &b) } else { (&b, &a) };
+                for look in Look::ALL {
+                    look.at(cx, reader, name, now)?;
+                }
+                other.expect("after a change", name, now)?;
+                if near != 10 {
+                    b.expect("beside a change", guid(10), before)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a blob and deletes it, over and over: after step `n` it is the frame of `n`, or absent where `n` is even.
+fn comes_and_goes(a: &Handle, progress: &Arc<Progress>, pace: &Arc<Pace>) -> Job {
+    let (writer, progress, pace) = (a.clone(), Arc::clone(progress), Arc::clone(pace));
+    Box::new(move |ended| {
+        let mut src = writer.store().alloc_blob_buf_uninit();
+        let mut step = 0;
+        while pace.goes_on(step, ended) {
+            step += 1;
+            progress.begun.store(step, Ordering::SeqCst);
+            let result = if step % 2 == 1 {
+                mark(&mut src, step);
+                writer.store().write_blob(guid(1), &src)
+            } else {
+                writer.store().delete_blob(guid(1))
+            };
+            result.map_err(|e| Stop::error("a change beside readers", &e))?;
+            progress.done.store(step, Ordering::SeqCst);
+        }
+        Ok(())
+    })
+}
+
+/// Looks at it by its parts, small ones most often since many of them meet a delete, and in lists of reads.
+fn looks_for(b: &Handle, progress: &Arc<Progress>, pace: &Arc<Pace>) -> Job {
+    const PARTS: [(usize, usize); 5] = [
+        (0, 512),
+        (PAGE_SIZE - 512, 512),
+        (PAGE_SIZE / 2 - 4_096, 8_192),
+        (1_024, 512),
+        (512, PAGE_SIZE - 512),
+    ];
+    let (reader, progress, pace) = (b.clone(), Arc::clone(progress), Arc::clone(pace));
+    Box::new(move |ended| {
+        let mut buf = filled(0xaa);
+        let mut part = vec![0xaa; PAGE_SIZE];
+        for turn in 0_usize.. {
+            if ended.load(Ordering::SeqCst) {
+                break;
+            }
+            let (offset, len) = PARTS[turn % PARTS.len()];
+            let dst = &mut part[..len];
+            let done = progress.done.load(Ordering::SeqCst);
+            let (what, seen) = if turn % 8 != 7 {
+                let read = reader.store().read_blob_range(guid(1), offset, dst);
+                ("read_blob_range", read.map(|()| marked(dst)))
+            } else {
+                let mut answers = reader.store().read_blobs(&mut [(guid(1), &mut buf)]);
+                let none = || Stop::fail("read_blobs of one", "no answer", "one answer");
+                let read = answers.pop().ok_or_else(none)?;
+                ("read_blobs", read.map(|()| marked(&buf)))
+            };
+            let begun = progress.begun.load(Ordering::SeqCst);
+            let what = format!("{what} of a blob that is deleted and written again");
+            let (is_right, seen) = match seen {
+                Ok(seen) => {
+                    let seen = seen.map_err(|seen| Stop::fail(&*what, seen, "one frame"))?;
+                    let is_right = seen % 2 == 1 && (done..=begun).contains(&seen);
+                    (is_right, format!("what step {seen} wrote"))
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    let is_right = (done..=begun).any(|step| step % 2 == 0);
+                    (is_right, "NotFound".into())
+                }
+                Err(e) => return Err(Stop::error(what, &e)),
+            };
+            if !is_right {
+                let expected = format!("what is there between step {done} and step {begun}");
+                return Err(Stop::fail(what, seen, expected));
+            }
+            if begun > done {
+                pace.met();
+            }
+        }
+        Ok(())
+    })
+}
+
+pub(super) async fn bs_2_9(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let pace = Pace::of(cx, writes(cx));
+    let progress = Arc::<Progress>::default();
+    let writer = comes_and_goes(&a, &progress, &pace);
+    let readers = [&a, &b].map(|reader| looks_for(reader, &progress, &pace));
+    threads(cx, vec![writer], readers.into()).await?;
     pace.enough("reads")
 }

@@ -19,36 +19,80 @@ const BLOBS: u64 = 4;
 /// How much of an end is lost.
 const CUTS: [usize; 5] = [1, 7, 40, 511, 4_097];
 
+/// Where in a file a byte is changed, in eighths of its length: nowhere near its end.
+const EIGHTHS: [usize; 5] = [0, 1, 2, 3, 4];
+
+/// A place with some flushed blobs, which nobody has open, and a copy of its files.
+struct Whole {
+    folder: PathBuf,
+    copy: tempfile::TempDir,
+    /// The files that are not empty, below either.
+    names: Vec<PathBuf>,
+}
+
+impl Whole {
+    async fn make(cx: &Cx<dyn World>) -> Result<Self, Stop> {
+        let Some(folder) = cx.world().folder("p") else {
+            return Err(Stop::Ignored("needs the power folder()".into()));
+        };
+        let a = cx.open("p").await?;
+        for at in 0..BLOBS {
+            a.write(guid(at.into()), at)?;
+            a.flush()?;
+        }
+        drop(a);
+        let copy = tempfile::Builder::new().prefix("larder-tail-").tempdir();
+        let copy = copy.map_err(unable)?;
+        release(cx, &folder, copy.path()).await.map_err(unable)?;
+        let mut names = Vec::new();
+        damage::files_of(copy.path(), &mut names).map_err(unable)?;
+        names.retain(|name| fs::metadata(name).is_ok_and(|file| file.len() > 0));
+        if names.is_empty() {
+            return Err(Stop::Inconclusive("the folder has no files".into()));
+        }
+        names.sort();
+        let below = |name: PathBuf| {
+            let below = name.strip_prefix(copy.path());
+            below.expect("it was found there").to_owned()
+        };
+        let names = names.into_iter().map(below).collect();
+        Ok(Self {
+            folder,
+            copy,
+            names,
+        })
+    }
+
+    /// The place as it was, but for one file.
+    fn spoil(&self, name: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Outcome {
+        restore(self.copy.path(), &self.folder).map_err(unable)?;
+        let file = self.folder.join(name);
+        let mut bytes = fs::read(&file).map_err(unable)?;
+        change(&mut bytes);
+        fs::write(file, bytes).map_err(unable)
+    }
+}
+
+fn unable(e: io::Error) -> Stop {
+    Stop::Inconclusive(format!("the files of the place: {e}"))
+}
+
 /// Which file has the records is the store's affair, so the end of each is damaged in turn. A damaged end may cost what
 /// stood there; it may not be read as anything else, and what is written after it has to be found again.
 pub(super) async fn bs_13_2(cx: &Cx<dyn World>) -> Outcome {
-    let Some(folder) = cx.world().folder("p") else {
-        return Err(Stop::Ignored("needs the power folder()".into()));
-    };
-    let unable = |e: io::Error| Stop::Inconclusive(format!("the files of the place: {e}"));
-    let a = cx.open("p").await?;
-    for at in 0..BLOBS {
-        a.write(guid(at.into()), at)?;
-        a.flush()?;
-    }
-    drop(a);
-    let whole = tempfile::Builder::new().prefix("larder-tail-").tempdir();
-    let whole = whole.map_err(unable)?;
-    release(cx, &folder, whole.path()).await.map_err(unable)?;
-    let mut names = Vec::new();
-    damage::files_of(whole.path(), &mut names).map_err(unable)?;
-    names.retain(|name| fs::metadata(name).is_ok_and(|file| file.len() > 0));
-    if names.is_empty() {
-        return Err(Stop::Inconclusive("the folder has no files".into()));
-    }
-    names.sort();
+    let whole = Whole::make(cx).await?;
     let mut opened = 0;
-    for name in &names {
-        let name = name.strip_prefix(whole.path()).expect("it was found there");
+    for name in &whole.names {
         for cut in CUTS {
             for is_garbage in [false, true] {
-                restore(whole.path(), &folder).map_err(unable)?;
-                spoil(&folder.join(name), cut, is_garbage).map_err(unable)?;
+                whole.spoil(name, |bytes| {
+                    let at = bytes.len().saturating_sub(cut);
+                    if is_garbage {
+                        bytes[at..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+                    } else {
+                        bytes.truncate(at);
+                    }
+                })?;
                 let how = if is_garbage {
                     "made garbage"
                 } else {
@@ -62,6 +106,38 @@ pub(super) async fn bs_13_2(cx: &Cx<dyn World>) -> Outcome {
     }
     if opened == 0 {
         return Err(Stop::Inconclusive("no damaged place was opened".into()));
+    }
+    Ok(())
+}
+
+/// What follows the damage was written by other flushes, so that this is not an end that may be given up.
+pub(super) async fn bs_13_3(cx: &Cx<dyn World>) -> Outcome {
+    let whole = Whole::make(cx).await?;
+    for name in &whole.names {
+        for eighth in EIGHTHS {
+            // Not the same byte of every record.
+            whole.spoil(name, |bytes| {
+                let at = bytes.len() * eighth / 8 + eighth;
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 0x5a;
+                }
+            })?;
+            let what = format!("byte {eighth}/8 of {} changed", name.display());
+            cx.log().push(what.clone());
+            let Ok(a) = cx.try_open_as("damaged", "p").await else {
+                continue;
+            };
+            let is_there = contents(&a, &what)?.contains(&true);
+            let is_listed = !a.list()?.is_empty();
+            cx.require(
+                is_there || is_listed,
+                what,
+                "an empty place",
+                "a refused open, or the blobs that are not where the byte was",
+            )?;
+            drop(a);
+            cx.settle().await;
+        }
     }
     Ok(())
 }
@@ -121,17 +197,4 @@ fn restore(from: &Path, folder: &Path) -> io::Result<()> {
         fs::remove_file(file)?;
     }
     damage::copy_tree(from, folder)
-}
-
-fn spoil(file: &Path, cut: usize, is_garbage: bool) -> io::Result<()> {
-    let mut bytes = fs::read(file)?;
-    let at = bytes.len().saturating_sub(cut);
-    if is_garbage {
-        for byte in &mut bytes[at..] {
-            *byte ^= 0x5a;
-        }
-    } else {
-        bytes.truncate(at);
-    }
-    fs::write(file, bytes)
 }

@@ -756,7 +756,8 @@ pub(super) async fn bs_9_3(cx: &Cx<dyn World>) -> Outcome {
         threads(cx, writers.chain(flushers).collect(), Vec::new()).await?;
         // Then writers and no flush: each must find the hint true once its own write has returned.
         let judged = Some(format!("after a write, round {round}, with no flush since"));
-        let writers = (0..WRITERS).map(|at| once(&b, number(at, round), judged.clone()));
+        // Frames that were not there: one that was is no change.
+        let writers = (0..WRITERS).map(|at| once(&b, number(at, rounds + round), judged.clone()));
         threads(cx, writers.collect(), Vec::new()).await?;
         cx.require(
             a.needs_flush(),

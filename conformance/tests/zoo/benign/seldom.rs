@@ -323,12 +323,16 @@ fn frames() -> Vec<Benign> {
     const DURABLE: Caps = blob_store::DURABLE;
     fn count_changes(s: &mut blob_store::Store) {
         s.write = Box::new(|place, guid, src| {
+            // Counted once it is there: a flush that comes between would forget it.
+            place.write(guid, src)?;
             place.counter.fetch_add(1, SeqCst);
-            place.write(guid, src)
+            Ok(())
         });
         s.delete = Box::new(|place, guid| {
-            place.counter.fetch_add(u64::from(place.has(guid)?), SeqCst);
-            place.delete(guid)
+            let is_there = place.has(guid)?;
+            place.delete(guid)?;
+            place.counter.fetch_add(u64::from(is_there), SeqCst);
+            Ok(())
         });
         s.flush = Box::new(|place| {
             place.counter.store(0, SeqCst);

@@ -200,6 +200,8 @@ pub(crate) struct Store {
     /// Whether a range is within a frame.
     pub(crate) within: fn(usize, usize) -> bool,
     pub(crate) needs_flush: NeedsStep,
+    /// Whether batches go on after a flush that failed.
+    pub(crate) batches_go_on: bool,
     pub(crate) zeroed: BufStep,
     pub(crate) uninit: BufStep,
     pub(crate) close: CloseStep,
@@ -231,6 +233,7 @@ impl Store {
             within,
             // Nothing here is ever durable, so a flush is always due.
             needs_flush: Box::new(|_| true),
+            batches_go_on: false,
             zeroed: Box::new(|place| place.pool.lease_zeroed()),
             uninit: Box::new(|place| place.pool.lease_recycled()),
             close: Box::new(|_| {}),
@@ -247,6 +250,13 @@ impl Store {
             "a flush failed; open the store again",
         )
         .into())
+    }
+
+    fn usable_for_batches(&self) -> Answer<()> {
+        if self.batches_go_on {
+            return Ok(());
+        }
+        self.usable()
     }
 
     /// A call to the medium that prepares, and the one that commits.
@@ -333,7 +343,10 @@ impl BlobStore for Store {
 
     fn write_blobs(&self, writes: &Writes<'_>) -> Answer<()> {
         match &self.batch {
-            Some(batch) => batch(&self.place, writes),
+            Some(batch) => {
+                self.usable_for_batches()?;
+                batch(&self.place, writes)
+            }
             None => writes.iter().enumerate().try_for_each(|(at, (guid, src))| {
                 let written = self.write_blob(*guid, src);
                 // What came before it stays, so the batch can no longer say that it had no effect.
@@ -347,7 +360,10 @@ impl BlobStore for Store {
 
     fn write_blobs_with_data_sync(&self, writes: &Writes<'_>) -> Answer<()> {
         match &self.synced_batch {
-            Some(batch) => batch(&self.place, writes),
+            Some(batch) => {
+                self.usable_for_batches()?;
+                batch(&self.place, writes)
+            }
             None => self.write_blobs(writes),
         }
     }
@@ -364,6 +380,9 @@ impl BlobStore for Store {
                 .collect();
         };
         let count = reads.len();
+        if self.usable().is_err() {
+            return (0..count).map(|_| self.usable()).collect();
+        }
         match self.place.medium.block(|| many(&self.place, reads)) {
             Ok(answers) => answers,
             Err(trouble) => (0..count).map(|_| Err(trouble.before().into())).collect(),

@@ -236,7 +236,7 @@ fn bodies() -> Vec<Mutant> {
 }
 
 fn joins() -> Vec<Mutant> {
-    fn counted(s: &mut Store, is_over_when_dropped: bool) {
+    fn counted(s: &mut Store) {
         s.is_idle = |place| place.counter.load(SeqCst) == 0;
         s.collect = Box::new(move |place, _, stream, max| {
             async move {
@@ -245,9 +245,7 @@ fn joins() -> Vec<Mutant> {
                     place.counter.fetch_sub(1, SeqCst);
                 });
                 let dropped = Due::new(|| {
-                    if !is_over_when_dropped {
-                        place.counter.fetch_add(1, SeqCst);
-                    }
+                    place.counter.fetch_add(1, SeqCst);
                 });
                 let ended = collect(stream, max).await;
                 dropped.call_off();
@@ -263,17 +261,9 @@ fn joins() -> Vec<Mutant> {
             "BK-5",
             &["C-6", "BK-1"],
             "an upload counts as work in the background until its stream has ended, and one that is dropped never ends",
-            |s| counted(s, false),
+            counted,
         )
         .awaiting(Engine::Cancel)
-        .hanging(),
-        m(
-            "bk-join-waits-for-callers",
-            "BK-5",
-            &[],
-            "an upload counts as work in the background while its client's stream goes on, for ever if the client pleases",
-            |s| counted(s, true),
-        )
         .hanging(),
     ]
 }

@@ -1,8 +1,8 @@
 //! Wrong only where two features meet: each is right by itself, and one of them was made without the other in mind.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::SeqCst;
 
 use larder_conformance::{Caps, Engine};
 use larder_traits::{
@@ -26,7 +26,6 @@ pub(super) fn combined() -> Vec<Mutant> {
         reads(),
         lists(),
         batches(),
-        flushes(),
         failing(),
         opened_again(),
         meeting(),
@@ -297,33 +296,6 @@ fn batches() -> Vec<Mutant> {
     )]
 }
 
-fn flushes() -> Vec<Mutant> {
-    vec![m(
-        "bs-dirty-of-a-handle",
-        "BS-9",
-        &["C-2"],
-        "a handle knows of its own changes whether they were flushed, and not of those of others",
-        |s| {
-            let dirty = Arc::new(AtomicBool::new(false));
-            let (writes, deletes) = (Arc::clone(&dirty), Arc::clone(&dirty));
-            let flushes = Arc::clone(&dirty);
-            s.write = Box::new(move |place, guid, src| {
-                writes.store(true, SeqCst);
-                place.write(guid, src)
-            });
-            s.delete = Box::new(move |place, guid| {
-                deletes.store(true, SeqCst);
-                place.delete(guid)
-            });
-            s.flush = Box::new(move |_| {
-                flushes.store(false, SeqCst);
-                Ok(())
-            });
-            s.needs_flush = Box::new(move |_| dirty.load(SeqCst));
-        },
-    )]
-}
-
 fn failing() -> Vec<Mutant> {
     let mutants = vec![
         m(
@@ -421,6 +393,7 @@ fn failing() -> Vec<Mutant> {
             &[],
             "after a flush that failed single writes are refused, and batches are not",
             |s| {
+                s.batches_go_on = true;
                 s.batch = Some(Box::new(|place, writes| {
                     for (at, (guid, src)) in writes.iter().enumerate() {
                         let written = write_one(place, *guid, src);
