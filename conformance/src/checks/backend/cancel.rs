@@ -270,6 +270,47 @@ where
     }
 }
 
+/// HV-6.5.
+pub(in crate::checks) async fn fenced<W, S>(cx: &Cx<W>, a: &S, b: &S) -> Outcome
+where
+    W: fixture::World + ?Sized,
+    S: Subject,
+{
+    /// How long what was dropped is waited for.
+    const WATCHED: Duration = Duration::from_millis(300);
+    let mut writes = cases::<S, W>(cx);
+    writes.retain(|case| !case.call.is_read() && !matches!(case.call, Call::Fence));
+    // By another handle than the one whose calls were dropped, and then by the same: the one fence may help the other.
+    for (who, fencing) in [b, a].into_iter().take(cx.times(2, 1)).enumerate() {
+        let all = &RefCell::new(Vec::new());
+        for (nth, case) in writes.iter().enumerate() {
+            sweep(|polls| async move {
+                let id = name(&format!("fenced-{nth}-{who}-{polls}"));
+                case.prepare(a, &id).await?;
+                let ended = poll_then_drop(polls, a.make(&id, &case.call)).await;
+                let what = format!("{}, dropped at its poll {polls}, and a fence", case.what());
+                let fence = make_all(fencing, &id, &[Call::Fence]);
+                cx.within(PATIENCE, &what, fence).await??;
+                let seen = see(cx, b, &id, &what).await?;
+                case.states(&id).either(&what, &seen)?;
+                all.borrow_mut().push((id, what, seen));
+                Ok(ended.is_some())
+            })
+            .await?;
+        }
+        cx.settle().await;
+        tokio::time::sleep(WATCHED).await;
+        for (id, what, first) in all.take() {
+            for handle in [a, b] {
+                let what = format!("{what}, and some time later");
+                let seen = see(cx, handle, &id, &what).await?;
+                cx.eq(what, &seen, &first)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn within_bound<W, S>(
     cx: &Cx<W>,
     bound: Option<Duration>,

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_traits::{Clock, ExpirationPolicy, Metadata};
+use futures_util::{StreamExt, stream};
+use larder_traits::{Classify, Clock, ExpirationPolicy, Metadata, Outcome as Effect};
 
 use super::faults;
 use super::objects::{chunks, far, len_max, name};
-use crate::backend::{Object, World};
-use crate::check::{Check, Engine, Outcome};
+use crate::backend::{Object, World, collect};
+use crate::check::{Check, Engine, Outcome, Stop, describe};
 use crate::checks::{contents, pattern};
 use crate::cx::Cx;
 
@@ -32,6 +33,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("a dead object served, by one call or the other")
     .run(|cx| Box::pin(bk_2_3(cx))),
+    Check::new(
+        "BK-2.4",
+        "a body whose object comes to its end while it is read is whole, or ends in an error",
+    )
+    .kills("truncation")
+    .engines(&[Engine::Time])
+    .run(|cx| Box::pin(bk_2_4(cx))),
 ];
 
 /// Lengths on both sides of the usual boundaries.
@@ -175,6 +183,46 @@ async fn bk_2_3(cx: &Cx<dyn World>) -> Outcome {
             &found,
             &Some(Bytes::from_static(b"new")),
         )?;
+    }
+    Ok(())
+}
+
+async fn bk_2_4(cx: &Cx<dyn World>) -> Outcome {
+    let clock = cx.clock()?;
+    let (a, b) = cx.open_two("p").await?;
+    let ten = Duration::from_secs(10);
+    let old = Bytes::from(pattern("old", len_max(&cx.caps, cx.profile).min(1_000_003)));
+    let policies = [
+        ExpirationPolicy::TimeToLive(ten),
+        ExpirationPolicy::TimeToIdle(ten),
+    ];
+    for (nth, policy) in policies.into_iter().enumerate() {
+        let id = name(&format!("ending-{nth}"));
+        let metadata = Metadata::with_policy(policy);
+        a.put_chunks(&id, &metadata, chunks(&old, 65_536, false))
+            .await?;
+        let opened = b.store().get_object(&id).await;
+        let Some((_, mut body)) =
+            opened.map_err(|e| Stop::error(format!("get_object({id})"), &e))?
+        else {
+            return Err(Stop::fail("get_object of an object", "None", "the object"));
+        };
+        let first = body.next().await;
+        // Past what an access may have given it.
+        clock.advance(ten * 3);
+        for handle in [&a, &b] {
+            let what = format!("{policy:?}, after its deadline");
+            cx.eq(what, &handle.metadata(&id).await?, &None)?;
+        }
+        match collect(stream::iter(first).chain(body).boxed()).await {
+            Ok(payload) => cx.eq("a body that was begun before the end", &payload, &old)?,
+            Err(e) => cx.require(
+                e.outcome() == Effect::NotApplied,
+                "the error of a body whose object came to its end",
+                describe(&e),
+                "NotApplied, as of every read",
+            )?,
+        }
     }
     Ok(())
 }

@@ -60,6 +60,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("a change that is not seen, an append, a payload that stays")
     .run(|cx| Box::pin(bk_1_6(cx))),
+    Check::new(
+        "BK-1.7",
+        "while the stream of a put goes on, others see what was there before it, or wait",
+    )
+    .kills("a place made ready that is taken for an object, the first pieces of one")
+    .run(|cx| Box::pin(bk_1_7(cx))),
 ];
 
 /// The error of a caller's own stream, told from others by its number.
@@ -263,6 +269,65 @@ async fn bk_1_6(cx: &Cx<dyn World>) -> Outcome {
         writer.put_chunks(&id, &metadata(&of), pieces).await?;
         let what = format!("the object number {at} of an id");
         cx.eq(what, &reader.get(&id).await?, &Some(object(&of, &payload)))?;
+    }
+    Ok(())
+}
+
+async fn bk_1_7(cx: &Cx<dyn World>) -> Outcome {
+    /// A store may make calls wait for each other; then there is nothing to see.
+    const WAIT: Duration = Duration::from_secs(1);
+    let (a, b) = cx.open_two("p").await?;
+    let max = len_max(&cx.caps, cx.profile);
+    let olds = [None, Some(0), Some(3_000)];
+    for (nth, (old_len, sent)) in olds.into_iter().zip([0, 20, 300_000]).enumerate() {
+        let old = old_len.map(|len| Bytes::from(pattern("old", max.min(len))));
+        let new = Bytes::from(pattern("new", max.min(sent + 500)));
+        let id = name(&format!("uploaded-{nth}"));
+        if let Some(old) = &old {
+            a.put(&id, &metadata("old"), old.clone()).await?;
+        }
+        let (reached, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (first, rest) = (
+            new.slice(..sent.min(new.len())),
+            new.slice(sent.min(new.len())..),
+        );
+        let rest = {
+            let (reached, gate) = (Arc::clone(&reached), Arc::clone(&gate));
+            stream::once(async move {
+                reached.notify_one();
+                gate.notified().await;
+                Ok(rest)
+            })
+        };
+        let pieces = chunks(&first, 16_384, false);
+        let body = stream::iter(pieces.into_iter().map(Ok)).chain(rest).boxed();
+        let put = {
+            let (a, id) = (a.clone(), id.clone());
+            tokio::spawn(async move {
+                let new = metadata("new");
+                a.try_put_stream(&id, &new, "a stream that stalls", body)
+                    .await
+            })
+        };
+        // A store may ask for no more than it has room for; then this is far enough.
+        drop(tokio::time::timeout(WAIT, reached.notified()).await);
+        let expected = old.as_ref().map(|old| object("old", old));
+        for reader in [&b, &a] {
+            let what = format!("an object of {old_len:?} B while another one is uploaded");
+            if let Ok(seen) = tokio::time::timeout(WAIT, reader.get(&id)).await {
+                cx.eq(&what, &seen?, &expected)?;
+            }
+            if let Ok(seen) = tokio::time::timeout(WAIT, reader.metadata(&id)).await {
+                let expected = expected.as_ref().map(|old| old.metadata.clone());
+                cx.eq(format!("the metadata of {what}"), &seen?, &expected)?;
+            }
+        }
+        gate.notify_one();
+        let ended = cx.within(Duration::from_secs(20), "the put", put).await?;
+        let ended = ended.map_err(|e| Stop::fail("a put", e.to_string(), "no panic"))?;
+        ended.map_err(|e| Stop::error("the put whose stream went on", &e))?;
+        let what = "the object once its stream has ended";
+        cx.eq(what, &b.get(&id).await?, &Some(object("new", &new)))?;
     }
     Ok(())
 }

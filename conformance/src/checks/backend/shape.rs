@@ -234,7 +234,13 @@ async fn hv_9_1(cx: &Cx<dyn World>) -> Outcome {
         "metadata with times filled in",
         &b.metadata(&id).await?,
         &stored,
-    )
+    )?;
+    // Over that one: the times are those of the last put.
+    let stored = metadata.stamped(clock.now(), 5).ok();
+    b.put(&id, &metadata, "other").await?;
+    clock.advance(Duration::from_secs(1));
+    let what = "metadata with times filled in, of an object over another";
+    cx.eq(what, &a.metadata(&id).await?, &stored)
 }
 
 async fn hv_9_2(cx: &Cx<dyn World>) -> Outcome {

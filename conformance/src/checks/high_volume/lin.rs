@@ -1,13 +1,18 @@
-//! HV-7: clients that swap, put and delete the same rows at the same time.
+//! HV-7 and HV-8: clients that swap, put, delete and extend the same rows at the same time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join;
 use proptest::prelude::*;
 use proptest::test_runner::TestRng;
+use tokio::task::JoinError;
 
-use crate::check::Outcome;
+use crate::check::{Outcome, Stop};
+use crate::checks::backend::calls::{Answer, Call, Subject, cases, make_all, target, to_a};
 use crate::checks::backend::lin::Rows;
-use crate::cx::Cx;
+use crate::checks::backend::objects::{far, name};
+use crate::cx::{Cx, brief};
 use crate::engine::lin::{self, Plan};
 use crate::engine::meeting::Harm;
 use crate::high_volume::{Handle, World};
@@ -237,4 +242,54 @@ pub(super) async fn swaps(cx: &Cx<dyn World>) -> Outcome {
 /// HV-7.3.
 pub(super) async fn inline_puts(cx: &Cx<dyn World>) -> Outcome {
     mixed(cx, INLINE_PUTS, &["x"]).await
+}
+
+/// HV-8.7.
+pub(super) async fn extensions(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let extend = Call::Extend(target("a"), far() + Duration::from_secs(86_400));
+    // Each call that puts something else in the place of a redirect.
+    let mut rivals = cases::<Handle, _>(cx);
+    rivals.retain(|case| {
+        let states = case.states(&name("any"));
+        let is_other = !matches!(case.call, Call::Extend(..));
+        matches!(case.before[..], [Call::Swap(..)]) && is_other && states.old != states.new
+    });
+    for round in 0..cx.times(30, 3) {
+        for (nth, case) in rivals.iter().enumerate() {
+            let id = name(&format!("extended-{round}-{nth}"));
+            make_all(&a, &id, &[to_a()]).await?;
+            let by = |handle: &Handle, call: &Call| {
+                let (handle, id, call) = (handle.clone(), id.clone(), call.clone());
+                async move { handle.make(&id, &call).await }
+            };
+            let (extending, rival) = (by(&a, &extend), by(&b, &case.call));
+            // Begun in either order, or on threads of their own.
+            let (extended, won) = match round % 3 {
+                0 => join(extending, rival).await,
+                1 => {
+                    let (won, extended) = join(rival, extending).await;
+                    (extended, won)
+                }
+                _ => {
+                    let ended = join(tokio::spawn(extending), tokio::spawn(rival)).await;
+                    let lost = |e: JoinError| Stop::fail("a call", e.to_string(), "no panic");
+                    (ended.0.map_err(lost)?, ended.1.map_err(lost)?)
+                }
+            };
+            let what = format!("{:?} beside an extension", case.call);
+            let states = case.states(&id);
+            let won = won.map_err(|e| Stop::error(&*what, &e))?;
+            cx.eq(&what, &won, &states.answer)?;
+            let extended = extended.map_err(|e| Stop::error("an extension", &e))?;
+            let is_answer = matches!(extended, Answer::Won(_));
+            cx.require(is_answer, "an extension", brief(&extended), "an answer")?;
+            for reader in [&a, &b] {
+                let seen = reader.see(&id).await;
+                let seen = seen.map_err(|e| Stop::error("a read", &e))?;
+                cx.eq(format!("the row after {what}"), &seen, &states.new)?;
+            }
+        }
+    }
+    Ok(())
 }

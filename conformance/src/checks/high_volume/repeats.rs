@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use larder_traits::{ErrorKind, ObjectId, TieredWrite};
+use larder_traits::{Caps, ErrorKind, ObjectId, TieredWrite};
 
 use super::bench::{Bench, Call};
-use crate::check::{Check, Engine, Level, Outcome, Stop};
+use crate::check::{Check, Engine, Gate, Level, Outcome, Stop};
 use crate::checks::backend::calls::cases;
+use crate::checks::backend::cancel;
 use crate::checks::backend::faults::{Trouble, troubled};
 use crate::checks::backend::objects::name;
 use crate::checks::refused;
@@ -42,7 +43,28 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("an Ok without a fence, a fence that touches the row")
     .level(Level::Declared)
     .run(|cx| Box::pin(hv_6_4(cx))),
+    Check::new(
+        "HV-6.5",
+        "a write that was dropped does not land once a fence on its row has answered, whichever handle asked for it",
+    )
+    .kills("a fence that only reads, of its own handle only, of some writes only")
+    .gate(fences)
+    .engines(&[Engine::Cancel])
+    .run(|cx| {
+        Box::pin(async move {
+            let (a, b) = cx.open_two("p").await?;
+            cancel::fenced(cx, &a, &b).await
+        })
+    }),
 ];
+
+fn fences(caps: &Caps) -> Gate {
+    if caps.high_volume.fence {
+        Gate::Run
+    } else {
+        Gate::Ignore("does not declare a fence")
+    }
+}
 
 /// A row before a call, and a call that wins on it and changes which redirect is there.
 struct Win {

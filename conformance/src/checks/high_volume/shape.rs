@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder_traits::{ErrorKind, ExpirationPolicy, Metadata, TieredWrite, Tombstone};
+use larder_traits::{Caps, ErrorKind, ExpirationPolicy, Metadata, TieredWrite, Tombstone};
 
 use super::bench::{Bench, Call};
-use crate::check::{Check, Engine, Level, Outcome};
+use super::lin;
+use crate::check::{Check, Engine, Gate, Level, Outcome};
 use crate::checks::backend::calls::Subject;
 use crate::checks::backend::objects::{alike_ids, far, len_max, metadata_ladder, name};
 use crate::checks::backend::shape::{impossible, roomy, uneven};
@@ -75,6 +76,14 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("a deadline computed over a given one, a row that never dies")
     .run(|cx| Box::pin(hv_8_6(cx))),
     Check::new(
+        "HV-8.7",
+        "extensions against writes: what has replaced a redirect is there, whenever the redirect was extended",
+    )
+    .kills("an extension that writes back what it has read")
+    .gate(extends)
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(lin::extensions(cx))),
+    Check::new(
         "HV-9.1",
         "all fields come back, and the true size, whichever call has written",
     )
@@ -93,6 +102,14 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("a change that is not seen, a payload taken for something else, a counter that wraps")
     .run(|cx| Box::pin(hv_9_3(cx))),
 ];
+
+fn extends(caps: &Caps) -> Gate {
+    if caps.high_volume.extend_expiry {
+        Gate::Run
+    } else {
+        Gate::Ignore("does not declare that redirects are extended")
+    }
+}
 
 fn point(tombstone: Tombstone) -> Call {
     Call::Swap(None, TieredWrite::Tombstone(tombstone))
@@ -303,9 +320,14 @@ async fn stamped(bench: &mut Bench<'_>) -> Outcome {
         bench.ask("with times to be filled in", &id, &call).await?;
         bench.advance(second);
         bench.look("times were filled in", &id).await?;
-        // The same once more, at another time.
+        // The same once more, at another time, and then over what was there: its times are those of the last.
         if let Call::Put(..) | Call::PutInline(..) = call {
             bench.judge("once more, later", &id, &call).await?;
+        }
+        for again in inserts(&metadata, &Bytes::from_static(b"other")) {
+            bench.advance(second);
+            bench.ask("over one, later", &id, &again).await?;
+            bench.look("times were filled in again", &id).await?;
         }
     }
     Ok(())
