@@ -151,9 +151,11 @@ pub fn failing_client(make: Make<'_>) -> Checked {
 /// TS-9: redirect and payload end together, and an access extends both.
 pub fn one_deadline(make: Make<'_>) -> Checked {
     let life = Duration::from_secs(1_000);
-    for policy in [
-        ExpirationPolicy::TimeToLive(life),
-        ExpirationPolicy::TimeToIdle(life),
+    for (policy, access) in [
+        (ExpirationPolicy::TimeToLive(life), Does::Get),
+        (ExpirationPolicy::TimeToIdle(life), Does::Get),
+        (ExpirationPolicy::TimeToLive(life), Does::Look),
+        (ExpirationPolicy::TimeToIdle(life), Does::Look),
     ] {
         let (world, run) = (World::new(), plain());
         let store = world.open(&run, make);
@@ -196,7 +198,7 @@ pub fn one_deadline(make: Make<'_>) -> Checked {
             ));
         }
         world.clock.advance(life / 2);
-        let (_, shown) = does(Does::Get);
+        let (_, shown) = does(access);
         let shown = shown.ok().flatten().and_then(|it| it.time_expires);
         let extended = deadlines()?;
         if shown != extended {
@@ -216,12 +218,12 @@ pub fn one_deadline(make: Make<'_>) -> Checked {
             ));
         }
         world.clock.advance(life);
-        let (found, _) = does(Does::Get);
+        let (found, _) = does(access);
         if !matches!(found, Ok(None)) {
             return Err(format!("{policy:?}, at the deadline: {found:?}"));
         }
     }
-    Ok(2)
+    Ok(4)
 }
 
 /// TS-2, TS-5: a payload that is missing for good is an error, after a bounded number of looks.

@@ -131,7 +131,7 @@ pub fn sampled_orders(make: Make<'_>, of_each: usize) -> Checked {
                     let meeting = Meeting {
                         start,
                         does: &[one, other, third],
-                        is_shared: third != Does::Get,
+                        is_shared: !matches!(third, Does::Get | Does::Look),
                         log_steps: false,
                     };
                     runs += meeting.explore(Explorer::sample(12, of_each), make)?;
@@ -668,13 +668,21 @@ pub fn lapsed_writer(make: Make<'_>) -> Checked {
 /// TS-7: another process recovers at any moment of a live writer's work.
 pub fn live_recovery(make: Make<'_>, of_each: usize) -> Checked {
     let mut runs = 0;
-    for start in Start::ALL {
+    let starts = Start::ALL.into_iter().flat_map(|start| {
+        // The recovery of another combinator, and its own.
+        [(start, false), (start, true)]
+    });
+    for (start, is_own) in starts {
         for does in Does::WRITES {
             let mut explorer = Explorer::sample(16, of_each);
             while let Some(run) = explorer.next_run() {
                 let world = World::new();
                 let (calls, metadata) = (Calls::default(), Metadata::new());
-                let (store, other) = (world.open(&run, make), world.open(&run, make));
+                let store = world.open(&run, make);
+                let other = match is_own {
+                    true => Arc::clone(&store),
+                    false => world.open(&run, make),
+                };
                 start.prepare(&run, &store, &metadata);
                 calls.make(&run, 0, &store, does, &metadata);
                 run.spawn(async move {

@@ -341,11 +341,22 @@ pub enum Does {
     PutSmall,
     PutLarge,
     Get,
+    /// A get of the metadata, in which each put leaves its value.
+    Look,
     Delete,
 }
 
+/// Where the metadata of an object has its value.
+const VALUE: &str = "value";
+
 impl Does {
-    pub const ALL: [Self; 4] = [Self::PutSmall, Self::PutLarge, Self::Get, Self::Delete];
+    pub const ALL: [Self; 5] = [
+        Self::PutSmall,
+        Self::PutLarge,
+        Self::Get,
+        Self::Look,
+        Self::Delete,
+    ];
 
     pub const WRITES: [Self; 3] = [Self::PutSmall, Self::PutLarge, Self::Delete];
 
@@ -357,7 +368,7 @@ impl Does {
                 value: value.to_owned(),
                 ttl: None,
             },
-            Self::Get => Op::Get { key },
+            Self::Get | Self::Look => Op::Get { key },
             Self::Delete => Op::Delete { key },
         }
     }
@@ -438,8 +449,14 @@ pub async fn perform(
                 true => streamed(payload),
                 false => stream::iter([Ok(payload)]).boxed(),
             };
-            store.put_object(&id, metadata, stream).await?;
+            let mut metadata = metadata.clone();
+            metadata.custom.insert(VALUE.into(), value.into());
+            store.put_object(&id, &metadata, stream).await?;
             Ok(None)
+        }
+        Does::Look => {
+            let found = store.get_metadata(&id).await?;
+            Ok(found.map(|it| it.custom.get(VALUE).cloned().unwrap_or_default()))
         }
         Does::Get => match store.get_object(&id).await? {
             None => Ok(None),
@@ -545,7 +562,7 @@ impl Calls {
             match ended {
                 Ok(found) => {
                     let answer = match does {
-                        Does::Get => Answer::Row(found.map(Row::inline)),
+                        Does::Get | Does::Look => Answer::Row(found.map(Row::inline)),
                         _ => Answer::Done,
                     };
                     made.call.result = Some(answer);
