@@ -20,9 +20,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("second entry, kept first, merged fields")
     .run(|cx| Box::pin(cl_1_2(cx))),
-    Check::new("CL-1.3", "2,000 changes of one writer are listed once each")
-        .kills("one page, cut list")
-        .run(|cx| Box::pin(cl_1_3(cx))),
+    Check::new(
+        "CL-1.3",
+        "2,000 changes of one writer are listed once each, and so are the few that are left of them",
+    )
+    .kills("one page, cut list, a page of struck out ones taken for the end")
+    .run(|cx| Box::pin(cl_1_3(cx))),
     Check::new(
         "CL-2.1",
         "complete strikes out that change alone; absent, twice and recorded again it is as if new",
@@ -47,6 +50,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("late writer takes over, false Ok")
     .run(|cx| Box::pin(cl_3_3(cx))),
+    Check::new(
+        "CL-3.4",
+        "an id that goes from writer to writer is the last one's alone; those who had it are refused",
+    )
+    .kills("repeated call taken for done, owner of old")
+    .run(|cx| Box::pin(cl_3_4(cx))),
 ];
 
 /// Names with everything that a medium could read as something else.
@@ -98,6 +107,11 @@ fn shapes(id_len_bytes_max: usize) -> Vec<Change> {
         change.replaced = Some(object("key"));
         all.push(change);
     }
+    for (n, object) in (260..).zip(shifted()) {
+        let mut change = Change::new(id(n), object.clone(), Step::Upload);
+        change.replaced = Some(object);
+        all.push(change);
+    }
     // As many scopes as a name has room for, and payloads that are one and the same.
     for (n, count) in (300..).zip([3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 128, 256]) {
         let scopes = (0..count).map(|n| Scope::new(format!("s{n}"), format!("{}", n % 3)));
@@ -121,6 +135,40 @@ fn shapes(id_len_bytes_max: usize) -> Vec<Change> {
         all.push(Change::new(ChangeId::from_bytes(bytes), object, Step::Swap));
     }
     all
+}
+
+/// Objects that are told apart only by where their parts end: the same text in each, with nothing between the parts or one
+/// of the signs that may stand there.
+fn shifted() -> Vec<ObjectId> {
+    type Parts = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+    );
+    const BARE: [Parts; 8] = [
+        ("use", &[("bc", "d")], "key"),
+        ("use", &[("b", "cd")], "key"),
+        ("use", &[("b", "c"), ("d", "")], "key"),
+        ("use", &[("bcd", "")], "key"),
+        ("use", &[("", "bcd")], "key"),
+        ("useb", &[("c", "d")], "key"),
+        ("usebcd", &[], "key"),
+        ("use", &[("b", "c")], "dkey"),
+    ];
+    let named = |(use_case, scopes, key): Parts| {
+        let scopes = scopes.iter().map(|(name, value)| Scope::new(*name, *value));
+        ObjectId::new(ObjectContext::new(use_case, scopes.collect()), key)
+    };
+    let bare = BARE.into_iter().map(named);
+    let between = ["/", ":", ",", "\0"].into_iter().flat_map(|sign| {
+        let of = |scopes: Vec<Scope>| ObjectId::new(ObjectContext::new("use", scopes), "key");
+        [
+            of(vec![Scope::new("a", "b"), Scope::new("c", "d")]),
+            of(vec![Scope::new("a", format!("b{sign}c{sign}d"))]),
+            of(vec![Scope::new(format!("a{sign}b{sign}c"), "d")]),
+        ]
+    });
+    bare.chain(between).collect()
 }
 
 /// Ids that a medium could read as something else: the first and the last of all, those with a sign, and those that go on
@@ -198,11 +246,29 @@ async fn cl_1_3(cx: &Cx<dyn World>) -> Outcome {
     for (_, change) in &gone {
         b.complete(owner, change.id).await?;
     }
-    let left: Vec<Change> = left.into_iter().map(|(_, change)| change).collect();
+    let mut left: Vec<Change> = left.into_iter().map(|(_, change)| change).collect();
     a.expect("those that were not struck out", owner, &left)
         .await?;
     let c = cx.open_as("c", "p").await?;
-    c.expect("on a new handle", owner, &left).await
+    c.expect("on a new handle", owner, &left).await?;
+    // The first and the last by their ids, with nothing but struck out ones between and before them.
+    left.sort_by_key(|change| change.id);
+    let between = left.drain(1..left.len() - 1).collect::<Vec<_>>();
+    for some in between.chunks(100) {
+        let completes = some.iter().map(|change| a.complete(owner, change.id));
+        let ended = futures_util::future::join_all(completes).await;
+        ended.into_iter().collect::<Outcome>()?;
+    }
+    for handle in [&b, &c] {
+        let what = "the first and the last of many";
+        handle.expect(what, owner, &left).await?;
+    }
+    b.complete(owner, left.remove(0).id).await?;
+    for handle in [&a, &c, &cx.open_as("d", "p").await?] {
+        let what = "the last of many";
+        handle.expect(what, owner, &left).await?;
+    }
+    Ok(())
 }
 
 async fn cl_2_1(cx: &Cx<dyn World>) -> Outcome {
@@ -383,4 +449,57 @@ async fn cl_3_3(cx: &Cx<dyn World>) -> Outcome {
         .await?;
     b.expect("the winner's others", winner, &[change(2, 0)])
         .await
+}
+
+async fn cl_3_4(cx: &Cx<dyn World>) -> Outcome {
+    const WRITERS: u64 = 3;
+    let (mut a, mut b) = cx.open_two("p").await?;
+    // Each of them has it more than once, from whoever struck it out or had no lease.
+    let turns = [0, 1, 0, 2, 1, 0, 1];
+    let mut latest: Option<(u64, Change)> = None;
+    for (turn, owner) in (0..).zip(turns) {
+        let is_claimed = turn % 3 == 2;
+        let own = match latest {
+            Some((_, held)) if is_claimed => {
+                let claimed = a.claim(writer(owner), at(0), usize::MAX).await?;
+                cx.eq(
+                    "a claim of the one that there is",
+                    &claimed,
+                    &vec![held.clone()],
+                )?;
+                held
+            }
+            held => {
+                if let Some((before, _)) = held {
+                    a.complete(writer(before), id(1)).await?;
+                }
+                let own = change(1, turn % 2);
+                a.record(writer(owner), &own).await?;
+                own
+            }
+        };
+        for other in (0..WRITERS).filter(|it| *it != owner) {
+            // Also what they were told once that it is done.
+            for version in [0, 1] {
+                let what = "record of an id that another one has by now";
+                let handle = if version == 0 { &a } else { &b };
+                let again = change(1, version);
+                conflict(what, handle.try_record(writer(other), &again).await)?;
+            }
+            for handle in [&a, &b] {
+                let what = "complete of an id that another one has by now";
+                conflict(what, handle.try_complete(writer(other), id(1)).await)?;
+            }
+            b.expect("of who was refused", writer(other), &[]).await?;
+        }
+        let what = "of the last who got the id";
+        b.expect(what, writer(owner), std::slice::from_ref(&own))
+            .await?;
+        if turn == 3 {
+            a = cx.open_as("c", "p").await?;
+        }
+        std::mem::swap(&mut a, &mut b);
+        latest = Some((owner, own));
+    }
+    Ok(())
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use larder_traits::{Change, WriterId};
+use larder_traits::{Change, ChangeId, Step, WriterId};
 
-use super::{at, change, concurrent, for_ever, id, meetings, random, writer};
+use super::{at, change, concurrent, for_ever, id, meetings, object, random, spread, writer};
 use crate::change_log::{Handle, World, differ};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::ended;
@@ -48,6 +48,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("room for so many leases")
     .run(|cx| Box::pin(cl_4_6(cx))),
+    Check::new(
+        "CL-4.7",
+        "a change whose id has the bytes of a writer's is nothing to that writer's lease, nor this to it",
+    )
+    .kills("one table of changes and leases")
+    .run(|cx| Box::pin(cl_4_7(cx))),
     Check::new(
         "CL-5.1",
         "a claim takes what others have no lease for, up to its limit, and answers with that",
@@ -320,6 +326,49 @@ async fn cl_4_6(cx: &Cx<dyn World>) -> Outcome {
     .await
 }
 
+async fn cl_4_7(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let names = [
+        [0; 16],
+        [0xff; 16],
+        [0x80; 16],
+        spread("writer or change", 1),
+    ];
+    for (n, bytes) in (0..).zip(names) {
+        let [holder, scout] = [WriterId::from_bytes(bytes), writer(1_000)];
+        let mut named = change(n, 2);
+        named.id = ChangeId::from_bytes(bytes);
+        // The change is the holder's own, or another's.
+        for (part, owner) in (0..).zip([holder, writer(n)]) {
+            let beside = change(100 + 2 * n + part, 1);
+            let what = format!("{holder}, and a change whose id is the same");
+            let (first, last) = (at(2_000 * part + 1_000), at(2_000 * part + 2_000));
+            a.renew(writer(n), for_ever()).await?;
+            a.renew(holder, first).await?;
+            b.record(holder, &beside).await?;
+            a.record(owner, &named).await?;
+            let early = first - Duration::from_millis(1);
+            cx.eq(&what, &a.claim(scout, early, 9).await?, &Vec::new())?;
+            b.renew(holder, last).await?;
+            let mut both = vec![beside.clone()];
+            if owner == holder {
+                both.push(named.clone());
+            } else {
+                let own = std::slice::from_ref(&named);
+                a.expect(&what, owner, own).await?;
+            }
+            a.expect(&what, holder, &both).await?;
+            a.complete(owner, named.id).await?;
+            let late = last - Duration::from_millis(1);
+            cx.eq(&what, &b.claim(scout, late, 9).await?, &Vec::new())?;
+            let claimed = b.claim(scout, last, 9).await?;
+            cx.eq(&what, &claimed, &vec![beside.clone()])?;
+            b.complete(scout, beside.id).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn cl_5_7(cx: &Cx<dyn World>) -> Outcome {
     let count = u64::try_from(cx.times(260, 40)).unwrap_or(40);
     let (a, b) = cx.open_two("p").await?;
@@ -404,6 +453,43 @@ async fn cl_5_1(cx: &Cx<dyn World>) -> Outcome {
         let claimed = b.claim(writer(9), at(100), limit).await?;
         let what = format!("a claim of {limit}, of many that are left");
         cx.eq(&what, &claimed.len(), &expected)?;
+    }
+    alike(cx).await
+}
+
+/// CL-5.1, of changes that have all in common but their ids and some part of what they are about.
+async fn alike(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("q").await?;
+    let heir = writer(9);
+    a.renew(heir, for_ever()).await?;
+    let parts: [fn(&mut Change, &str); 4] = [
+        |_, _| {},
+        |change, n| change.object = object(format!("one {n}")),
+        |change, n| change.created = Some(object(format!("created {n}"))),
+        |change, n| change.replaced = Some(object(format!("replaced {n}"))),
+    ];
+    for (round, part) in (0..).zip(parts) {
+        let alike = |n: u64| {
+            let mut change = Change::new(id(10 * round + n), object("one"), Step::Swap);
+            change.created = Some(object("created"));
+            change.replaced = Some(object("replaced"));
+            part(&mut change, &n.to_string());
+            change
+        };
+        let mut all: Vec<Change> = (0..6).map(alike).collect();
+        for (n, change) in (0..).zip(&all) {
+            a.record(writer(20 + n / 4), change).await?;
+        }
+        let mut taken = Vec::new();
+        for (limit, expected) in [(4, 4), (usize::MAX, 2)] {
+            let claimed = b.claim(heir, at(0), limit).await?;
+            let what = format!("a claim of {limit}, of changes that are alike");
+            cx.eq(what, &claimed.len(), &expected)?;
+            taken.extend(claimed);
+        }
+        taken.sort_by_key(|change| change.id);
+        all.sort_by_key(|change| change.id);
+        cx.eq("what was claimed of changes that are alike", &taken, &all)?;
     }
     Ok(())
 }
