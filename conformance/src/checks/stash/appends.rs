@@ -1,13 +1,15 @@
-//! ST-12.4: appends of every make.
+//! ST-12.4 and ST-12.8: appends of every make, and those of which one collection is gone.
 
-use larder_traits::stash::Append;
+use std::sync::Arc;
+
+use larder_traits::stash::{Append, StashDriver, StashDriverExt};
 use larder_traits::{Classify, Outcome as Effect, StashError};
 
-use super::{Names, append, at, both_read, row, variant};
+use super::{DriverError, Names, append, at, both_read, refuses, row, variant};
 use crate::check::{Outcome, Stop, describe};
 use crate::cx::Cx;
 use crate::model::stash::{Collection, Update};
-use crate::stash::World;
+use crate::stash::{Handle, World};
 
 type State = Collection<String, String>;
 
@@ -226,6 +228,112 @@ pub(super) async fn st_12_4(cx: &Cx<dyn World>) -> Outcome {
             }
         }
         std::mem::swap(&mut a, &mut b);
+    }
+    Ok(())
+}
+
+/// What is asked of each of some collections, in one call.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Rows,
+    Seals,
+    Compactions,
+    Everything,
+    SealBatch,
+    CompactBatch,
+    ConsolidateBatch,
+}
+
+impl Asked {
+    const ALL: [Self; 7] = [
+        Self::Rows,
+        Self::Seals,
+        Self::Compactions,
+        Self::Everything,
+        Self::SealBatch,
+        Self::CompactBatch,
+        Self::ConsolidateBatch,
+    ];
+
+    async fn call(
+        self,
+        cx: &Cx<dyn World>,
+        driver: &Arc<dyn StashDriver>,
+        handle: &mut Handle,
+        all: [Names; 3],
+    ) -> Result<(), DriverError> {
+        let batch = match self {
+            Self::SealBatch => handle.seal_batch(&all.map(|c| (c, at(15)))).await,
+            Self::CompactBatch => handle.compact_batch(&all.map(|c| (c, at(5)))).await,
+            Self::ConsolidateBatch => handle.consolidate_batch(&all).await,
+            _ => {
+                let mut it = Append::new();
+                for c in all {
+                    let mut item = it.collection(c);
+                    if matches!(self, Self::Rows | Self::Everything) {
+                        let added = item.update(vec![row("new", "v", 12, 1)]);
+                        added.map_err(DriverError)?;
+                    }
+                    if matches!(self, Self::Seals | Self::Everything) {
+                        item.seal(at(15));
+                    }
+                    if matches!(self, Self::Compactions | Self::Everything) {
+                        item.compact(at(5));
+                    }
+                }
+                return append(cx, driver, it).await;
+            }
+        };
+        batch.map_err(|failed| DriverError(failed.error))
+    }
+}
+
+/// ST-12.8: now the first of several collections is gone, now one between, now the last.
+pub(super) async fn st_12_8(cx: &Cx<dyn World>) -> Outcome {
+    let driver = cx.driver("p").await?;
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let kept = vec![row("k", "v", 3, 1), row("k", "v", 11, 1)];
+    let mut is_picked = cx.sample();
+    for asked in Asked::ALL {
+        for gone in (0..3).filter(|_| is_picked()) {
+            let mut all = Vec::<Names>::new();
+            let mut it = Append::new();
+            for n in 0..3 {
+                let c = a.collection(&format!("{asked:?} {gone} {n}")).await?;
+                let mut item = it.collection(c);
+                let added = item.update(kept.clone());
+                added.map_err(|e| Stop::error("encoding rows for an append", &e))?;
+                item.seal(at(10)).compact(at(2));
+                all.push(c);
+            }
+            append(cx, &driver, it).await?;
+            let dropped = driver
+                .drop_collection(&format!("{asked:?} {gone} {gone}"))
+                .await;
+            let dropped = dropped.map_err(|e| Stop::error("drop_collection", &e))?;
+            cx.eq("dropping one of three", &dropped, &true)?;
+            let what = format!("{asked:?} of three in one call, of which number {gone} is gone");
+            let result = asked
+                .call(cx, &driver, &mut a, [all[0], all[1], all[2]])
+                .await;
+            // Those before it may have been applied where a batch need not be whole.
+            let is_whole = cx.caps.stash.batch_atomic || gone == 0;
+            if is_whole {
+                refuses!(&*what, result, StashError::NoCollection { .. })?;
+            } else {
+                cx.require(result.is_err(), &*what, "Ok", "an error")?;
+            }
+            for (n, c) in all.into_iter().enumerate() {
+                if n == gone || n < gone && !is_whole {
+                    continue;
+                }
+                let what = format!("number {n} after {what}");
+                both_read(cx, &what, [&mut b, &mut a], c, &kept).await?;
+                cx.eq(format!("upper of {what}"), &b.upper(c).await?, &at(10))?;
+                cx.eq(format!("since of {what}"), &a.since(c).await?, &at(2))?;
+            }
+            std::mem::swap(&mut a, &mut b);
+        }
     }
     Ok(())
 }

@@ -66,6 +66,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("empty as NULL")
     .run(|cx| Box::pin(pages::st_12_7(cx))),
     Check::new(
+        "ST-12.8",
+        "a batch or an append over collections of which one is gone is refused, and leaves the others as they were",
+    )
+    .kills("half a batch that is told to be none")
+    .run(|cx| Box::pin(appends::st_12_8(cx))),
+    Check::new(
         "ST-13.1",
         "after a kill in any method, what was acknowledged is there, and nothing is half there",
     )

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use larder_traits::stash::StashDriverExt;
 use larder_traits::{StashCollection, StashError, Timestamp};
 
-use super::{Names, at, both_read, made_again, pages, refuses, row};
+use super::{Names, at, both_read, made_again, pages, races, refuses, row};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::cx::Cx;
 use crate::stash::{Handle, World};
@@ -55,6 +55,13 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("name as a pattern")
     .run(|cx| Box::pin(pages::st_1_7(cx))),
+    Check::new(
+        "ST-1.8",
+        "of drops of one name at once one says that it dropped it, also where it is made meanwhile",
+    )
+    .kills("looked for, and dropped a moment later")
+    .engines(&[Engine::Lin])
+    .run(|cx| Box::pin(races::st_1_8(cx))),
 ];
 
 async fn st_1_1(cx: &Cx<dyn World>) -> Outcome {

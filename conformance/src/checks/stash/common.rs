@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder_traits::stash::{RawRow, StashDriver, StashOp, codec};
+use larder_traits::stash::{Append, RawRow, StashDriver, StashDriverExt, StashOp, codec};
 use larder_traits::{Clock, Diff, ErrorKind, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
 use super::{Names, at, both_read, concurrent, drops, empty, faults, pages, row, work};
-use crate::check::{Check, Engine, Level, Outcome};
+use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::checks::{dropped_neighbours, failing_neighbours, many_handles, refused};
 use crate::cx::Cx;
 use crate::engine::damage;
@@ -429,7 +429,43 @@ async fn rows_bound(cx: &Cx<dyn World>) -> Outcome {
         result,
         ErrorKind::InvalidInput,
     )?;
-    both_read(cx, "rows after it was refused", [&mut a, &mut b], c, &kept).await
+    both_read(cx, "rows after it was refused", [&mut a, &mut b], c, &kept).await?;
+    let driver = cx.driver_if_any("p").await?;
+    let Some(driver) = driver.filter(|_| 2 * max <= WORTH_TRYING) else {
+        return Ok(());
+    };
+    // The bound is that of one update, and an append has several.
+    let d: Names = a.collection("many beside").await?;
+    let of = |items: [(Names, usize); 2]| {
+        let mut it = Append::new();
+        for (c, count) in items {
+            let added = it.collection(c).update(rows(count)).map(drop);
+            added.map_err(|e| Stop::error("encoding rows for an append", &e))?;
+        }
+        Ok::<_, Stop>(it)
+    };
+    let mut sums = [sum, 0];
+    for (items, added) in [([c, d], [1, 1]), ([d, d], [0, 2])] {
+        let appended = driver.append(of(items.map(|c| (c, max)))?).await;
+        let what = format!("an append of two updates of {max} rows, each as many as one may have");
+        appended.map_err(|e| Stop::error(what.clone(), &e))?;
+        for ((c, sum), added) in [c, d].into_iter().zip(&mut sums).zip(added) {
+            *sum += added * i64::try_from(max).unwrap_or(i64::MAX);
+            let kept = vec![row("k", "v", 1, *sum)];
+            both_read(cx, &what, [&mut a, &mut b], c, &kept).await?;
+        }
+    }
+    if !cx.caps.stash.batch_atomic {
+        return Ok(());
+    }
+    let appended = driver.append(of([(c, max), (d, max + 1)])?).await;
+    let what = "an append whose second update has a row too many";
+    refused(what, appended, ErrorKind::InvalidInput)?;
+    for (c, sum) in [c, d].into_iter().zip(sums) {
+        let kept = vec![row("k", "v", 1, sum)];
+        both_read(cx, what, [&mut a, &mut b], c, &kept).await?;
+    }
+    Ok(())
 }
 
 async fn c_4_2(cx: &Cx<dyn World>) -> Outcome {

@@ -11,7 +11,7 @@ use larder_traits::{
 use tokio::sync::Mutex;
 
 use super::methods::{Beyond, READS, Read, Scene, Watched, Write, there, watch, writes};
-use super::{Names, at, empty, row};
+use super::{DriverError, Names, at, empty, row};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::{of_the_medium, refused};
 use crate::cx::{Cx, brief};
@@ -118,6 +118,27 @@ impl<'a> Stage<'a> {
         Ok(met)
     }
 
+    /// The list of names, which is right or an error, and right again once the medium is.
+    async fn names(&self, nth: u64, kind: FaultKind) -> Result<bool, Stop> {
+        let Some(driver) = &self.driver else {
+            return Ok(false);
+        };
+        let list = async || driver.collections().await.map_err(DriverError);
+        self.faults.disarm();
+        let right = there(list).await?;
+        let what = format!("collections() with {kind:?} in call {nth} to the medium");
+        self.faults.arm(nth, kind);
+        let answer = self.cx.within(ENDS, what.clone(), list()).await;
+        let met = self.faults.disarm();
+        match answer? {
+            Ok(answer) => self.cx.eq(what.clone(), &Some(answer), &right)?,
+            Err(e) => no_outcome(&what, e.as_ref())?,
+        }
+        let what = format!("collections() after {what}");
+        self.cx.eq(what, &there(list).await?, &right)?;
+        Ok(met)
+    }
+
     /// Whatever was done, no state changes any more from a known one to another.
     async fn watch(&self, time: Duration) -> Outcome {
         self.cx.settle().await;
@@ -159,6 +180,9 @@ pub(super) async fn c_1_1(cx: &Cx<dyn World>) -> Outcome {
         for kind in ERRORS {
             met += each_met(faults, kind, |nth| stage.read(read, &scene, nth, kind)).await?;
         }
+    }
+    for kind in ERRORS {
+        met += each_met(faults, kind, |nth| stage.names(nth, kind)).await?;
     }
     enough(met)?;
     stage.watch(WATCH).await
@@ -303,6 +327,7 @@ pub(super) async fn st_13_3(cx: &Cx<dyn World>) -> Outcome {
         if stage.driver.is_some() {
             met += stage.each(Write::Append, kind).await?;
             met += each_met(faults, kind, |nth| appended(&stage, nth, kind)).await?;
+            met += each_met(faults, kind, |nth| discarded(&stage, nth, kind)).await?;
         }
     }
     enough(met)?;
@@ -405,6 +430,52 @@ async fn created(stage: &Stage<'_>, nth: u64, kind: FaultKind) -> Result<bool, S
         brief(&ids),
         "one",
     )?;
+    Ok(met)
+}
+
+/// A drop whose answer is lost does not say that there was nothing to drop.
+async fn discarded(stage: &Stage<'_>, nth: u64, kind: FaultKind) -> Result<bool, Stop> {
+    let (cx, Some(driver)) = (stage.cx, &stage.driver) else {
+        return Ok(false);
+    };
+    let (a, b) = &mut *stage.handles.lock().await;
+    let name = format!("discarded {kind:?} {nth}");
+    let what = format!("a drop with {kind:?} in call {nth} to the medium");
+    stage.faults.disarm();
+    let c: Option<Names> = there(async || b.collection(&name).await).await?;
+    let c = c.ok_or_else(|| Stop::fail("collection", "NoCollection", "a collection"))?;
+    b.update(c, ("k".into(), "v".into()), 1, 1).await?;
+    stage.faults.arm(nth, kind);
+    let call = driver.drop_collection(&name);
+    let answer = cx.within(ENDS, what.clone(), call).await;
+    let met = stage.faults.disarm();
+    let answer = answer?;
+    cx.log().push(format!("driver.drop -> {}", brief(&answer)));
+    let list = there(async || driver.collections().await.map_err(DriverError)).await?;
+    let is_there = list.is_some_and(|list| list.iter().any(|(found, _)| *found == name));
+    // What is of no known outcome may still arrive.
+    let expected = match &answer {
+        Ok(true) => Some(false),
+        Ok(false) => {
+            let observed = "false: there was none";
+            let expected = "true, or an error: it was there, and nobody else dropped it";
+            return Err(Stop::fail(what, observed, expected));
+        }
+        Err(e) => {
+            of_the_medium(&what, e)?;
+            (e.outcome() == Effect::NotApplied).then_some(true)
+        }
+    };
+    let Some(expected) = expected else {
+        return Ok(met);
+    };
+    let answer = brief(&answer);
+    let what = format!("whether the collection is there after {what}, the answer being {answer}");
+    cx.eq(format!("{what}: in the list"), &is_there, &expected)?;
+    for handle in [a, b] {
+        let rows = there(async || handle.iter(c).await).await?;
+        cx.eq(format!("{what}: iter"), &rows.is_some(), &expected)?;
+    }
     Ok(met)
 }
 

@@ -198,33 +198,19 @@ async fn st_14_4(cx: &Cx<dyn World>) -> Outcome {
     if !cx.caps.stash.exclusive {
         return undeclared(cx).await;
     }
-    for call in 0..11 {
+    for call in 0..OLDER_CALLS {
         let Some(mut old) = exclusive(cx, "old").await? else {
             return Err(Stop::Ignored("needs the power open_exclusive()".into()));
         };
         let c: Names = old.collection(&format!("c{call}")).await?;
+        let none: Names = old.collection("without rows").await?;
         let kept = vec![row("k", "v", 1, 1), row("k", "v", 6, 1)];
         old.update_many(c, kept.clone()).await?;
         old.seal(c, at(5)).await?;
         let Some(mut new) = exclusive(cx, "new").await? else {
             return Err(Stop::fail("a second exclusive open", "none", "a store"));
         };
-        let result = match call {
-            0 => {
-                let rows = vec![row("late", "a", 7, 1), row("late", "b", 7, 1)];
-                old.update_many(c, rows).await
-            }
-            1 => old.seal(c, at(6)).await,
-            2 => old.compact(c, at(3)).await,
-            3 => old.consolidate(c).await,
-            4 => old.seal_batch(&[(c, at(6)), (c, at(7))]).await,
-            5 => old.iter(c).await.map(drop),
-            6 => old.iter_key(c, &"k".to_owned()).await.map(drop),
-            7 => old.upper(c).await.map(drop),
-            8 => old.peek(c).await.map(drop),
-            9 => old.collection::<String, String>("another").await.map(drop),
-            _ => old.update(c, ("late".into(), "a".into()), 8, 1).await,
-        };
+        let result = older_call(&mut old, [c, none], call).await;
         conflict("the next call of the older writer", &result)?;
         let again = old.update(c, ("late".into(), "c".into()), 8, 1).await;
         conflict("its call after that", &again)?;
@@ -234,7 +220,79 @@ async fn st_14_4(cx: &Cx<dyn World>) -> Outcome {
         cx.eq("since after both", &since, &at(i64::MIN))?;
         new.update(c, ("k".into(), "w".into()), 9, 1).await?;
     }
-    several_writers(cx).await
+    several_writers(cx).await?;
+    closed_again(cx).await
+}
+
+/// How many calls [`older_call`] knows.
+const OLDER_CALLS: usize = 22;
+
+/// A call of a writer that was replaced. Those behind the eighth change nothing. That an empty batch is `Ok` holds for
+/// everybody, so it is not among them.
+async fn older_call(old: &mut Handle, [c, none]: [Names; 2], call: usize) -> Result<(), Failed> {
+    let key = "k".to_owned();
+    match call {
+        0 => {
+            let rows = vec![row("late", "a", 7, 1), row("late", "b", 7, 1)];
+            old.update_many(c, rows).await
+        }
+        1 => old.seal(c, at(6)).await,
+        2 => old.compact(c, at(3)).await,
+        3 => old.consolidate(c).await,
+        4 => old.seal_batch(&[(c, at(6)), (c, at(7))]).await,
+        5 => old.compact_batch(&[(c, at(3)), (c, at(4))]).await,
+        6 => old.consolidate_batch(&[c]).await,
+        7 => old.collection::<String, String>("another").await.map(drop),
+        8 => old.iter(c).await.map(drop),
+        9 => old.iter_key(c, &key).await.map(drop),
+        10 => old.upper(c).await.map(drop),
+        11 => old.since(c).await.map(drop),
+        12 => old.peek(c).await.map(drop),
+        13 => old.peek_one(c).await.map(drop),
+        14 => old.peek_key_one(c, &key).await.map(drop),
+        15 => old.peek_timestamp(c).await.map(drop),
+        16 => old.seal(c, at(5)).await,
+        17 => old.compact(c, at(i64::MIN)).await,
+        18 => old.consolidate(none).await,
+        19 => old.seal_batch(&[(c, at(5))]).await,
+        20 => {
+            let found = old.collection::<String, String>("without rows").await;
+            found.map(drop)
+        }
+        _ => old.update(c, ("late".into(), "a".into()), 8, 1).await,
+    }
+}
+
+/// ST-14.4: who was replaced stays replaced, also where all that came later are closed again before its next call.
+async fn closed_again(cx: &Cx<dyn World>) -> Outcome {
+    for newer in 1..=2 {
+        let Some(mut old) = exclusive(cx, "old").await? else {
+            return Err(Stop::fail("an exclusive open", "none", "a store"));
+        };
+        let c: Names = old.collection(&format!("closed again {newer}")).await?;
+        old.update(c, ("k".into(), "old".into()), 1, 1).await?;
+        let mut expected = vec![row("k", "old", 1, 1)];
+        for nth in 0..newer {
+            let Some(mut new) = exclusive(cx, "new").await? else {
+                return Err(Stop::fail("an exclusive open", "none", "a store"));
+            };
+            // The last one only looks.
+            if nth + 1 < newer {
+                new.update(c, ("k".into(), "new".into()), 1, 1).await?;
+                expected.insert(0, row("k", "new", 1, 1));
+            }
+            cx.eq("the rows before it", &new.iter(c).await?, &expected)?;
+        }
+        for time in [2, 3] {
+            let what = format!("a call after {newer} newer writers, all of them closed");
+            let late = old.update(c, ("late".into(), "v".into()), time, 1).await;
+            conflict(&what, &late)?;
+        }
+        let mut reader = cx.open("p").await?;
+        let what = "the rows after an older writer was refused";
+        cx.eq(what, &reader.iter(c).await?, &expected)?;
+    }
+    Ok(())
 }
 
 /// ST-14.4: none of several older writers goes on, however long ago it was the last, and whoever was refused before.

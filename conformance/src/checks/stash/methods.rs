@@ -345,8 +345,8 @@ impl Seen {
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// Makes a call until the store has recovered from what was done to it; `None` where the collection is gone.
-pub(super) async fn there<T>(
-    mut call: impl AsyncFnMut() -> Result<T, Failed>,
+pub(super) async fn there<T, E: AsRef<StashError> + Into<Stop>>(
+    mut call: impl AsyncFnMut() -> Result<T, E>,
 ) -> Result<Option<T>, Stop> {
     let until = Instant::now() + RECOVERY;
     loop {
@@ -354,10 +354,13 @@ pub(super) async fn there<T>(
             Ok(answer) => return Ok(Some(answer)),
             Err(failed) => failed,
         };
-        if matches!(failed.error, StashError::NoCollection { .. }) {
+        if matches!(failed.as_ref(), StashError::NoCollection { .. }) {
             return Ok(None);
         }
-        let passing = matches!(failed.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
+        let passing = matches!(
+            failed.as_ref().kind(),
+            ErrorKind::Unavailable | ErrorKind::Timeout
+        );
         if !passing || Instant::now() > until {
             return Err(failed.into());
         }

@@ -110,6 +110,55 @@ pub(super) async fn st_3_5(cx: &Cx<dyn World>) -> Outcome {
     Ok(())
 }
 
+/// ST-3.6: rows of which nothing is left, before others or between them.
+pub(super) async fn st_3_6(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let at_once = cx.caps.stash.batch_rows_max.clamp(1, 400);
+    let count = cx.times(800, 150);
+    for (has_first, over_times) in [(false, false), (true, false), (false, true), (true, true)] {
+        let name = format!("{has_first} {over_times}");
+        let c: Names = a.collection(&name).await?;
+        let mut rows = Vec::new();
+        let mut left = Vec::new();
+        if has_first {
+            rows.push(row("a", "v", 1, 1));
+            left.push(row("a", "v", 5, 1));
+        }
+        for n in 0..count {
+            // Half of them are values of one key.
+            let (key, value) = if n % 2 == 0 {
+                ("m".to_owned(), format!("{n:04}"))
+            } else {
+                (format!("m{n:04}"), "v".to_owned())
+            };
+            rows.push(row(&key, &value, 1, 1));
+            rows.push(row(&key, &value, if over_times { 2 } else { 1 }, -1));
+        }
+        rows.push(row("z", "v", 3, 1));
+        left.push(row("z", "v", 5, 1));
+        for some in rows.chunks(at_once) {
+            a.update_many(c, some.to_vec()).await?;
+        }
+        a.seal(c, at(10)).await?;
+        a.compact(c, at(5)).await?;
+        let peeked: Vec<_> = left.iter().map(|(data, ..)| data.clone()).collect();
+        for state in ["as written", "consolidated"] {
+            let what = format!("rows behind many that cancel out, {state}");
+            both_read(cx, &what, [&mut a, &mut b], c, &left).await?;
+            let seen = b.peek(c).await?;
+            let seen: Vec<_> = seen.into_iter().map(|(k, v, n)| ((k, v), n)).collect();
+            let expected: Vec<_> = peeked.iter().map(|data| (data.clone(), 1)).collect();
+            cx.eq(format!("peek: {what}"), &seen, &expected)?;
+            let seen: Vec<_> = a.peek_one(c).await?.into_iter().collect();
+            cx.eq(format!("peek_one: {what}"), &seen, &peeked)?;
+            let seen = b.iter_key(c, &"m".to_owned()).await?;
+            cx.eq(format!("iter_key: {what}"), &seen, &Vec::new())?;
+            b.consolidate(c).await?;
+        }
+    }
+    Ok(())
+}
+
 /// ST-5.7: one update of several mebibytes, of which each row is within the bounds.
 pub(super) async fn st_5_7(cx: &Cx<dyn World>) -> Outcome {
     /// What the codec may put around a text.

@@ -1,8 +1,9 @@
-//! ST-5.6, ST-12.5 and ST-14.5: updates that meet a seal, appends that expect the same, and appends to the same.
+//! ST-1.8, ST-4.4, ST-5.6, ST-12.5 and ST-14.5: drops of the same, reads that meet a consolidation, updates that meet a
+//! seal, appends that expect the same, and appends to the same.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 
 use larder_traits::stash::{Append, StashDriver, StashDriverExt};
 use larder_traits::{Classify, Outcome as Effect, StashError, Timestamp};
@@ -246,4 +247,133 @@ pub(super) async fn st_14_5(cx: &Cx<dyn World>) -> Outcome {
         cx.eq("how many rows were appended", &found, &(rounds * CLIENTS))?;
     }
     Ok(())
+}
+
+/// ST-1.8: as many were dropped as there were, and are no more.
+pub(super) async fn st_1_8(cx: &Cx<dyn World>) -> Outcome {
+    const NAME: &str = "one of many drops";
+    let mut drivers = Vec::new();
+    for _ in 0..CLIENTS {
+        drivers.push(cx.driver("p").await?);
+    }
+    let mut opener = cx.open("p").await?;
+    let mut maker = cx.open_as("makes", "p").await?;
+    for round in 0..rounds(cx).min(60) {
+        let old: Names = opener.collection(NAME).await?;
+        opener.update(old, ("k".into(), "v".into()), 1, 1).await?;
+        // In every third round somebody makes it meanwhile.
+        let is_made = round % 3 == 2;
+        let start = Arc::new(Barrier::new(CLIENTS + usize::from(is_made)));
+        let mut tasks = Vec::new();
+        for driver in &drivers {
+            let (driver, start) = (Arc::clone(driver), Arc::clone(&start));
+            tasks.push(tokio::spawn(async move {
+                start.wait().await;
+                let dropped = driver.drop_collection(NAME).await;
+                dropped.map_err(|e| Stop::error("a drop beside others of the same name", &e))
+            }));
+        }
+        let mut ids = BTreeSet::from([old.id()]);
+        if is_made {
+            start.wait().await;
+            let made: Names = maker.collection(NAME).await?;
+            ids.insert(made.id());
+        }
+        let mut dropped = 0;
+        for task in tasks {
+            dropped += usize::from(ended(task.await)?);
+        }
+        let list = drivers[0].collections().await;
+        let list = list.map_err(|e| Stop::error("collections()", &e))?;
+        let left = list.iter().filter(|(found, _)| found == NAME).count();
+        cx.require(
+            dropped + left == ids.len(),
+            format!(
+                "{CLIENTS} drops of one name at once, of {} collections",
+                ids.len()
+            ),
+            format!("{dropped} of them said that they dropped it, {left} are left"),
+            "each collection was dropped once or is left",
+        )?;
+    }
+    Ok(())
+}
+
+/// ST-4.4: what is read does not change, whatever is folded meanwhile.
+pub(super) async fn st_4_4(cx: &Cx<dyn World>) -> Outcome {
+    let mut opener = cx.open("p").await?;
+    let mut folder = cx.open_as("folds", "p").await?;
+    let mut readers = Vec::new();
+    for name in ["a key", "a key peeked at", "all"] {
+        readers.push((name, cx.open_as(name, "p").await?));
+    }
+    for round in 0..rounds(cx).min(80) {
+        let c: Names = opener.collection(&format!("c{round}")).await?;
+        // Each key has its one value once, in three rows.
+        let rows = ["j", "k", "l"].into_iter().flat_map(|key| {
+            [(1, 1), (2, 1), (3, -1)].map(|(time, diff)| row(key, "v", time, diff))
+        });
+        opener.update_many(c, rows.collect()).await?;
+        opener.seal(c, at(10)).await?;
+        opener.compact(c, at(5)).await?;
+        let start = Arc::new(Barrier::new(readers.len() + 1));
+        let at_work = Arc::new(());
+        let mut tasks = Vec::new();
+        for (name, handle) in readers {
+            let (start, at_work) = (Arc::clone(&start), Arc::downgrade(&at_work));
+            tasks.push(tokio::spawn(async move {
+                start.wait().await;
+                read_on((name, handle), c, &at_work).await
+            }));
+        }
+        start.wait().await;
+        for _ in 0..round % 5 {
+            tokio::task::yield_now().await;
+        }
+        let folded = if round % 2 == 0 {
+            folder.consolidate(c).await
+        } else {
+            folder.consolidate_batch(&[c]).await
+        };
+        drop(at_work);
+        readers = Vec::new();
+        for task in tasks {
+            readers.push(ended(task.await)?);
+        }
+        folded?;
+    }
+    Ok(())
+}
+
+type Reader = (&'static str, Handle);
+
+/// Reads again and again, and once more when nobody is at work any more.
+async fn read_on((name, mut handle): Reader, c: Names, at_work: &Weak<()>) -> Result<Reader, Stop> {
+    let key = "k".to_owned();
+    let mut is_last = false;
+    while !is_last {
+        is_last = at_work.strong_count() == 0;
+        let (seen, expected) = match name {
+            "a key" => {
+                let right = vec![("v".to_owned(), 5_i64, 1_i64)];
+                let seen = handle.iter_key(c, &key).await?;
+                (format!("{seen:?}"), format!("{right:?}"))
+            }
+            "a key peeked at" => {
+                let seen = handle.peek_key_one(c, &key).await?;
+                (format!("{seen:?}"), format!("{:?}", Some("v")))
+            }
+            _ => {
+                let right = ["j", "k", "l"].map(|key| row(key, "v", 5, 1));
+                let seen = handle.iter(c).await?;
+                (format!("{seen:?}"), format!("{right:?}"))
+            }
+        };
+        if seen != expected {
+            let what = format!("{name}, read beside a consolidation");
+            return Err(Stop::fail(what, seen, expected));
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok((name, handle))
 }

@@ -4,7 +4,7 @@ use larder_traits::{Diff, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
 use super::operations::{Looks, Weights, lists, of_texts, side_by_side};
-use super::{Names, at, both_read, empty, pages, refuses, row};
+use super::{Names, at, both_read, empty, pages, races, refuses, row};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
 use crate::cx::Cx;
 use crate::engine::{cost, model};
@@ -26,6 +26,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("ST-3.5", "more rows than any page, of keys that go over its end, are read whole, as written and consolidated")
         .kills("next page behind the last key")
         .run(|cx| Box::pin(pages::st_3_5(cx))),
+    Check::new("ST-3.6", "rows that cancel out, more of them than any page, hide none of those before and behind them")
+        .kills("a page of which nothing is left taken for the end")
+        .run(|cx| Box::pin(pages::st_3_6(cx))),
     Check::new("ST-4.1", "iter_key is iter filtered by the key, after each of many operations")
         .kills("drifting query")
         .engines(&[Engine::Model])
@@ -38,6 +41,10 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new("ST-4.3", "a key of more rows than any page, and long keys that part at their last byte, are each found whole")
         .kills("one page, index over a prefix")
         .run(|cx| Box::pin(st_4_3(cx))),
+    Check::new("ST-4.4", "a key that is read while others consolidate has the same rows before, meanwhile and afterwards")
+        .kills("index read before the rows, rows moved meanwhile")
+        .engines(&[Engine::Lin])
+        .run(|cx| Box::pin(races::st_4_4(cx))),
 ];
 
 async fn st_4_2(cx: &Cx<dyn World>) -> Outcome {
