@@ -298,7 +298,19 @@ async fn c_4_1(cx: &Cx<dyn World>) -> Outcome {
         b.try_put(b"new", &over).await,
     )?;
     a.expect("a key that was only ever refused", "new", None)
-        .await
+        .await?;
+    // The end of a value is a part of what a refused put leaves alone: it comes neither sooner nor never.
+    let Ok(clock) = cx.clock() else { return Ok(()) };
+    let over = Duration::from_secs(600) + cx.caps.kv_client.ttl_granularity;
+    let before = Duration::from_secs(3_000);
+    for (by, left) in [(before, Some(&full[..])), (over, None)] {
+        cx.log().push(format!("clock + {by:?}"));
+        clock.advance(by);
+        let what = format!("{by:?} after the refused ones");
+        b.expect(&what, "full", Some(&full)).await?;
+        b.expect(&what, "ttl", left).await?;
+    }
+    Ok(())
 }
 
 /// How many calls are put in flight where no bound on them is declared.

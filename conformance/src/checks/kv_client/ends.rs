@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use larder_traits::{Clock, ClockSource, TestClock, TtlRestart};
 
-use super::bytes;
+use super::{bytes, invalid};
 use crate::check::{Outcome, Stop};
 use crate::checks::pattern;
 use crate::cx::Cx;
@@ -298,6 +298,11 @@ pub(super) async fn kv_4_1(cx: &Cx<dyn World>) -> Outcome {
         a.put_with_ttl(key, "the same value", 1).await?;
     }
     a.put_with_ttl("shorter", "old", LONG_SECS).await?;
+    // May be refused, and then there is nothing to put over.
+    let endless = a.try_put_with_ttl(b"over endless", b"old", u64::MAX).await;
+    if endless.is_err() {
+        invalid("put_with_ttl for ever", endless)?;
+    }
     let last = Entry::put(&watch, &a, "untouched", 1).await?;
     b.put("put", "new").await?;
     b.put("same", "the same value").await?;
@@ -307,7 +312,10 @@ pub(super) async fn kv_4_1(cx: &Cx<dyn World>) -> Outcome {
     b.put("twice", "newest").await?;
     let longer = Entry::put(&watch, &b, "longer", LONG_SECS).await?;
     let shorter = Entry::put(&watch, &b, "shorter", 1).await?;
-    let over = shorter.over(cx, &watch).max(last.over(cx, &watch));
+    let over_endless = Entry::put(&watch, &b, "over endless", 1).await?;
+    let ending = [shorter, last, over_endless];
+    let over = ending.iter().map(|entry| entry.over(cx, &watch)).max();
+    let over = over.expect("three were put");
     watch.until(cx, over).await?;
     // Once by the store's time, and again when a timer of the machine's time has had its second as well.
     for what in ["past the old end", "when old timers have gone off"] {
@@ -316,8 +324,9 @@ pub(super) async fn kv_4_1(cx: &Cx<dyn World>) -> Outcome {
                 reader.expect(what, key, Some(value)).await?;
             }
             longer.alive(&watch, what, reader).await?;
-            shorter.gone(cx, &watch, what, reader).await?;
-            last.gone(cx, &watch, what, reader).await?;
+            for entry in &ending {
+                entry.gone(cx, &watch, what, reader).await?;
+            }
         }
         if what == "past the old end" {
             cx.log().push("-- 1.3 s of real time --".into());

@@ -73,8 +73,15 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         "KV-4.3",
         "on a test clock, an overwrite of each kind outlives the old end, or ends at its own",
     )
-    .kills("old timer fires, ttl kept by a plain put")
+    .kills("old timer fires, ttl kept by a plain put, one without an end that stays")
     .run(|cx| Box::pin(kv_4_3(cx))),
+    Check::new(
+        "KV-4.4",
+        "a value put over what a failed or dropped put left outlives the end of that one",
+    )
+    .kills("the timer of a put that nobody waits for any more")
+    .engines(&[Engine::Cancel, Engine::Fault])
+    .run(|cx| Box::pin(lives::kv_4_4(cx))),
 ];
 
 const YEAR_SECS: u64 = 365 * 86_400;
@@ -313,6 +320,7 @@ async fn kv_4_3(cx: &Cx<dyn World>) -> Outcome {
     b.put_with_ttl("twice", "new", OLD / 2).await?;
     a.put("twice", "newer").await?;
     b.put_with_ttl("plain first", "new", OLD / 2).await?;
+    let endless = over_endless(&a, &b, OLD).await?;
 
     // Up to a second before the shorter ends, everything is there.
     advance(cx, &clock, Duration::from_secs(OLD / 2 - 1));
@@ -322,6 +330,10 @@ async fn kv_4_3(cx: &Cx<dyn World>) -> Outcome {
     advance(cx, &clock, over);
     for key in ["shorter", "plain first"] {
         a.expect("after its own, shorter end", key, None).await?;
+    }
+    for (key, value) in &endless {
+        let value = value.as_ref().map(String::as_bytes);
+        a.expect("after the shorter end", key, value).await?;
     }
     a.expect("a put over a shorter end", "twice", Some(b"newer"))
         .await?;
@@ -343,9 +355,59 @@ async fn kv_4_3(cx: &Cx<dyn World>) -> Outcome {
         reader
             .expect("past the old end", "twice", Some(b"newer"))
             .await?;
+        for (key, value) in &endless {
+            let value = value.as_ref().map(String::as_bytes);
+            reader.expect("past the old end", key, value).await?;
+        }
     }
     advance(cx, &clock, Duration::from_secs(10 * OLD) + over);
     b.expect("past the longer end", "longer", None).await?;
     b.expect("past every end", "put", Some(b"new")).await?;
     b.expect("past every end", "deleted", Some(b"new")).await
+}
+
+/// Puts for a time that never ends, or hardly ever, with others after and before them; the keys, and what they show once
+/// `old` seconds are over, and half of them. A store may refuse the longest times.
+async fn over_endless(
+    a: &Handle,
+    b: &Handle,
+    old: u64,
+) -> Result<Vec<(String, Option<String>)>, Stop> {
+    let mut expected = Vec::new();
+    for (ttl, must) in LONG.into_iter().rev().step_by(2) {
+        let key = |word: &str| format!("{word} {ttl}");
+        let value = format!("for {ttl} s");
+        for word in ["shorter after", "plain after", "again", "longer after"] {
+            let key = key(word);
+            if word == "longer after" {
+                a.put_with_ttl(&key, "old", old / 2).await?;
+            }
+            let put = a.try_put_with_ttl(key.as_bytes(), value.as_bytes(), ttl);
+            let put = put.await;
+            if must == Must::LiveOrRefuse && put.is_err() {
+                invalid(&format!("put_with_ttl for {ttl} s"), put)?;
+                // What is not there cannot be overwritten.
+                continue;
+            }
+            put.map_err(|e| Stop::error(format!("put_with_ttl for {ttl} s"), &e))?;
+            let shows = match word {
+                "shorter after" => {
+                    b.put_with_ttl(&key, "new", old / 2).await?;
+                    None
+                }
+                "plain after" => {
+                    b.put(&key, "new").await?;
+                    Some("new".to_owned())
+                }
+                "again" => {
+                    b.delete(&key).await?;
+                    a.put_with_ttl(&key, "new", old / 2).await?;
+                    None
+                }
+                _ => Some(value.clone()),
+            };
+            expected.push((key, shows));
+        }
+    }
+    Ok(expected)
 }

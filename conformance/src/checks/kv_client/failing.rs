@@ -21,6 +21,10 @@ use crate::kv_client::{Handle, World, show_value};
 /// How long what claims to have had no effect is watched.
 const WATCHED: Duration = Duration::from_secs(1);
 
+/// Keys that are there all the time, for which `get_multi` asks along with the one in question. A store that asks several
+/// shards finds some of them in others.
+const BYSTANDERS: [&str; 5] = ["0", "1", "2", "3", "a bystander"];
+
 /// Keys whose call said that it had no effect, and what they held before it.
 type Unchanged = Vec<(String, Option<Vec<u8>>)>;
 
@@ -38,6 +42,9 @@ impl<'a> Bench<'a> {
     async fn new(cx: &'a Cx<dyn World>) -> Result<Self, Stop> {
         let faults = cx.faults()?;
         let (a, b) = cx.open_two("p").await?;
+        for key in BYSTANDERS {
+            a.put(key, format!("value of {key}")).await?;
+        }
         Ok(Self {
             cx,
             faults,
@@ -115,10 +122,24 @@ impl<'a> Bench<'a> {
             Method::Delete => self.a.try_delete(name).await.map(|()| None),
             Method::Get => self.a.try_get(name).await.map(Some),
             Method::GetMulti => {
-                let many = self.a.try_get_multi(&[bytes(name)]).await?;
-                // No answer at all is not the right one either.
+                // The key in question stands in their midst.
+                let mut keys: Vec<Bytes> = BYSTANDERS.iter().map(bytes).collect();
+                let at = BYSTANDERS.len() / 2;
+                keys.insert(at, bytes(name));
+                let mut many = self.a.try_get_multi(&keys).await?;
+                // No answer at all is not the right one either, nor is a wrong one for another key.
                 let lost = || Some(Bytes::from_static(b"no answer for the key"));
-                Ok(Some(many.into_iter().next().unwrap_or_else(lost)))
+                if many.len() != keys.len() {
+                    return Ok(Some(lost()));
+                }
+                let answer = many.remove(at);
+                let others = BYSTANDERS.map(|key| Some(bytes(format!("value of {key}"))));
+                let wrong = many.into_iter().zip(others).find(|(seen, is)| seen != is);
+                Ok(Some(match wrong {
+                    None => answer,
+                    Some((None, _)) => Some(Bytes::from_static(b"None for another key")),
+                    Some((seen, _)) => seen,
+                }))
             }
         }
     }

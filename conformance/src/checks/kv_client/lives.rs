@@ -1,5 +1,5 @@
-//! KV-3.6 and C-6.6: a value and its end are one, also where a put is given up between them. The checks stand in the tables
-//! of their clauses.
+//! KV-3.6, KV-4.4 and C-6.6: a value and its end are one, also where a put is given up between them. The checks stand in
+//! the tables of their clauses.
 
 use std::time::Duration;
 
@@ -176,4 +176,133 @@ pub(super) async fn kv_3_6(cx: &Cx<dyn World>) -> Outcome {
     }
     enough(met)?;
     lives_on(cx, &b, left.take()).await
+}
+
+/// What is put over that which another put may have left.
+struct Over<'a> {
+    key: String,
+    old: Option<Life>,
+    newer: Life,
+    by: &'a Handle,
+}
+
+impl Over<'_> {
+    fn value(&self) -> Vec<u8> {
+        pattern(&format!("newer {}", self.key), 500)
+    }
+
+    async fn begin(&self) -> Outcome {
+        match self.old {
+            Some(_) => self.by.put(&self.key, "old").await,
+            None => Ok(()),
+        }
+    }
+
+    /// The put that nobody waits for, or that fails.
+    async fn short(&self, handle: &Handle) -> Option<()> {
+        let put = Life::Short.put(handle, &self.key, b"for a short time");
+        put.await.ok()
+    }
+
+    async fn end(&self) -> Outcome {
+        let put = self.newer.put(self.by, &self.key, &self.value()).await;
+        put.map_err(|e| Stop::error(format!("a put of {:?}", self.key), &e))
+    }
+}
+
+/// Who is there before, and who comes after; through the handle whose put is given up, and through another one.
+fn overs<'a>(
+    a: &'a Handle,
+    b: &'a Handle,
+) -> impl Iterator<Item = (Option<Life>, Life, &'a Handle)> {
+    let cases = [
+        (None, Life::Plain),
+        (Some(Life::Plain), Life::Plain),
+        (None, Life::Long),
+        (Some(Life::Plain), Life::Long),
+    ];
+    let by = [a, b, b, a];
+    cases
+        .into_iter()
+        .zip(by)
+        .map(|((old, newer), by)| (old, newer, by))
+}
+
+/// KV-4.4.
+pub(super) async fn kv_4_4(cx: &Cx<dyn World>) -> Outcome {
+    can_tell(cx)?;
+    let (a, b) = cx.open_two("p").await?;
+    let mut all = Vec::new();
+    for (old, newer, by) in overs(&a, &b) {
+        for polls in 1..POLLS_MAX {
+            let key = format!("{old:?} {newer:?} poll {polls}");
+            let it = Over {
+                key,
+                old,
+                newer,
+                by,
+            };
+            it.begin().await?;
+            cx.log()
+                .push(format!("{:?}: dropped at poll {polls}", it.key));
+            let ended = poll_then_drop(polls, it.short(&a)).await;
+            it.end().await?;
+            all.push(it);
+            if ended.is_some() {
+                break;
+            }
+        }
+    }
+    outlives(cx, &all).await?;
+
+    let faults = cx.faults()?;
+    let all = &std::cell::RefCell::new(Vec::new());
+    let mut met = 0;
+    for kind in [FaultKind::ErrorBefore, FaultKind::ErrorAfter] {
+        for (old, newer, by) in overs(&a, &b) {
+            let (faults, a) = (faults.as_ref(), &a);
+            let attempt = |nth| async move {
+                let key = format!("{old:?} {newer:?} {kind:?} {nth}");
+                let it = Over {
+                    key,
+                    old,
+                    newer,
+                    by,
+                };
+                faults.disarm();
+                it.begin().await?;
+                cx.log().push(format!(
+                    "{:?}: {kind:?} at call {nth} to the medium",
+                    it.key
+                ));
+                faults.arm(nth, kind);
+                it.short(a).await;
+                let met = faults.disarm();
+                it.end().await?;
+                all.borrow_mut().push(it);
+                Ok(met)
+            };
+            met += each_met(faults, kind, attempt).await?;
+        }
+    }
+    enough(met)?;
+    outlives(cx, &all.take()).await
+}
+
+/// Fails unless each newer value is there, and stays so once the short lives are over.
+async fn outlives(cx: &Cx<dyn World>, all: &[Over<'_>]) -> Outcome {
+    let clock = cx.clock()?;
+    cx.settle().await;
+    let over = Duration::from_secs(SHORT_SECS) + cx.caps.kv_client.ttl_granularity;
+    for when in ["at once", "after the end of what was given up"] {
+        for it in all {
+            let what = format!("{:?}, put over what may be left, {when}", it.key);
+            it.by.expect(&what, &it.key, Some(&it.value())).await?;
+        }
+        if when == "at once" {
+            cx.log().push(format!("clock + {over:?}"));
+            clock.advance(over);
+        }
+    }
+    Ok(())
 }

@@ -289,17 +289,48 @@ async fn odd_values(cx: &Cx<dyn World>, a: &Handle, b: &Handle) -> Outcome {
     Ok(())
 }
 
+/// Fails unless `get_multi` answers for the empty key and for others at whatever place of the list they stand.
+async fn among_others(cx: &Cx<dyn World>, reader: &Handle, empty: Option<&[u8]>) -> Outcome {
+    let there: Option<&[u8]> = Some(b"the empty key");
+    let lists: [&[&str]; 6] = [
+        &["", "beside"],
+        &["beside", ""],
+        &["beside", "", "beside"],
+        &["absent", "", "", "beside"],
+        &["", "absent", "beside", "", "beside"],
+        &["", ""],
+    ];
+    for list in lists {
+        let keys: Vec<Bytes> = list.iter().map(bytes).collect();
+        let expected = list.iter().map(|key| match *key {
+            "" => empty,
+            "beside" => there,
+            _ => None,
+        });
+        let expected: Vec<_> = expected.map(|value| value.map(bytes)).collect();
+        let what = format!("get_multi of {list:?}");
+        cx.eq(what, &reader.get_multi(&keys).await?, &expected)?;
+    }
+    Ok(())
+}
+
 async fn empty_key(cx: &Cx<dyn World>, a: &Handle, b: &Handle) -> Outcome {
     a.put("beside", "the empty key").await?;
     if cx.caps.kv_client.empty_key {
         b.expect("the empty key, never put", "", None).await?;
+        among_others(cx, b, None).await?;
         a.put("", "at the empty key").await?;
         b.expect("the empty key", "", Some(b"at the empty key"))
             .await?;
+        among_others(cx, b, Some(b"at the empty key")).await?;
         b.put_with_ttl("", "again", LONG_SECS).await?;
         a.expect("the empty key", "", Some(b"again")).await?;
+        among_others(cx, a, Some(b"again")).await?;
+        a.put("", "").await?;
+        among_others(cx, b, Some(b"")).await?;
         a.delete("").await?;
         b.expect("the empty key, deleted", "", None).await?;
+        among_others(cx, a, None).await?;
     } else {
         invalid("put of the empty key", a.try_put(b"", b"v").await)?;
         let result = a.try_put_with_ttl(b"", b"v", LONG_SECS).await;
