@@ -61,12 +61,12 @@ pub(super) async fn refuses_longer_values(cx: &Cx<dyn World>, handle: &Handle) -
     }
     let len = usize::try_from(declared + 1).expect("a length below the constant above");
     let value = Bytes::from(vec![0; len]);
-    // Of two of them, one is of a key that is not there.
+    // Of two of them, one is of a key that is not there, and one need not be atomic.
     let all = [
         ("v", Atomicity::RequireAtomic),
+        ("new", Atomicity::AllowNonAtomic),
         ("new", Atomicity::RequireAtomic),
         ("v", Atomicity::AllowNonAtomic),
-        ("new", Atomicity::AllowNonAtomic),
     ];
     for (key, atomic) in &all[..if declared > ONCE { 2 } else { all.len() }] {
         let set = || handle.try_set(Handle::ample(), key, value.clone(), *atomic);

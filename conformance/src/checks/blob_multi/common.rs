@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::{try_join, try_join_all};
+use bytes::Bytes;
+use futures_util::future::{try_join, try_join_all, try_join3};
 use larder_traits::{
     Atomicity, Classify, Clock, Durability, ErrorKind, ExternalError, Outcome as Effect,
 };
@@ -64,6 +65,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("what a handle takes and does not give back")
     .run(|cx| Box::pin(c_2_3(cx))),
+    Check::new(
+        "C-2.4",
+        "calls that are under way do what they say while other handles of the place open and close",
+    )
+    .kills("what others have under way is cleared by an open, or ended by a close")
+    .run(|cx| Box::pin(c_2_4(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
@@ -203,6 +210,69 @@ async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
     all_is(&first, &model).await?;
     fill(&first, &mut model, "last", "of the first", 10).await?;
     all_is(&cx.open_as("last", "p").await?, &model).await
+}
+
+async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
+    const PAUSES: [usize; 5] = [1, 2, 0, 3, 6];
+    let (a, b) = cx.open_two("p").await?;
+    let mut model = Blobs::default();
+    fill(&a, &mut model, "stays", "2.4", 5_000).await?;
+    let mut idle = cx.open_as("idle", "p").await?;
+    for round in 0..cx.times(40, 6) {
+        let atomic = match round % 2 {
+            0 => Atomicity::RequireAtomic,
+            _ => Atomicity::AllowNonAtomic,
+        };
+        // Now and then over what an earlier round has set.
+        let [long, short, goes] =
+            ["long", "short", "goes"].map(|word| format!("{word}{}", round % 4));
+        fill(&b, &mut model, &goes, "2.4", 10).await?;
+        let [by_a, by_b] = [70_000, 300].map(|len| Bytes::from(pattern(&format!("{round}"), len)));
+        let writes = try_join3(
+            a.set_with(&long, by_a.clone(), atomic),
+            b.set_with(&short, by_b.clone(), atomic),
+            a.delete(&goes),
+        );
+        let still = model.get("stays").map(|value| &value[..]);
+        let reads = try_join(get_is(&b, "stays", still), a.list());
+        // All of them go on meanwhile: an open or a close may have to wait for one of them.
+        let others = async {
+            for _ in 0..PAUSES[round % PAUSES.len()] {
+                tokio::task::yield_now().await;
+            }
+            if round % 4 == 3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // First the one, or first the other.
+            if round % 3 == 0 {
+                let fresh = cx.open_as("fresh", "p").await?;
+                drop(idle);
+                return Ok(fresh);
+            }
+            drop(idle);
+            cx.open_as("fresh", "p").await
+        };
+        let (_, ((), listed), fresh) = try_join3(writes, reads, others).await?;
+        idle = fresh;
+        let is_there = listed.iter().any(|key| key == "stays");
+        cx.require(
+            is_there,
+            "list_keys()",
+            format!("{listed:?}"),
+            "\"stays\" among them",
+        )?;
+        model.set(&long, by_a);
+        model.set(&short, by_b);
+        model.delete(&goes);
+        for (reader, key) in [(&b, &long), (&a, &short), (&idle, &long), (&idle, &goes)] {
+            let expected = model.get(key).map(|value| &value[..]);
+            get_is(reader, key, expected).await?;
+        }
+    }
+    for handle in [&a, &b, &idle] {
+        all_is(handle, &model).await?;
+    }
+    Ok(())
 }
 
 async fn c_5_1(cx: &Cx<dyn World>) -> Outcome {

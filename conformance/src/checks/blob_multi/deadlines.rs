@@ -31,9 +31,9 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
         .run(|cx| Box::pin(bm_7_3(cx))),
     Check::new(
         "BM-7.4",
-        "pool full, lock held, failures that are slow to repeat: back in time",
+        "pool full, lock held, failures that are slow to repeat: back in time, without effect where so told",
     )
-    .kills("waits and retries outside the timer")
+    .kills("waits and retries outside the timer, a call that was given up in a queue and is made all the same")
     .engines(&[Engine::Fault])
     .run(|cx| Box::pin(slow::bm_7_4(cx))),
     Check::new("BM-7.5", "other failures are not of kind Timeout")

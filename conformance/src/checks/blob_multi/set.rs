@@ -4,12 +4,13 @@ use futures_util::future::try_join_all;
 use larder_traits::Atomicity;
 use proptest::prelude::*;
 
-use super::{concurrent, faults, get_is, list_is, places, value_len_max, work};
+use super::{all_is, concurrent, faults, fill, get_is, list_is, places, value_len_max, work};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::{contents, outlives_power, pattern};
 use crate::cx::{Cx, show};
 use crate::engine::{kill, power};
+use crate::model::blob_multi::Blobs;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -24,6 +25,12 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("a change that is not seen, an append, a counter that wraps")
     .run(|cx| Box::pin(bm_3_2(cx))),
+    Check::new(
+        "BM-3.3",
+        "a long value that comes, shrinks and goes leaves the keys alone that are spelled like parts of it",
+    )
+    .kills("parts among the keys")
+    .run(|cx| Box::pin(bm_3_3(cx))),
     Check::new(
         "BM-4.1",
         "readers of a running set see the old value or the new one, never none",
@@ -147,6 +154,65 @@ async fn bm_3_2(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     list_is(&a, ["k"]).await
+}
+
+async fn bm_3_3(cx: &Cx<dyn World>) -> Outcome {
+    const PARTS: [&str; 18] = [
+        "k/0",
+        "k/1",
+        "k/2",
+        "k.0",
+        "k.1",
+        "k-0",
+        "k-1",
+        "k_1",
+        "k1",
+        "k/0000",
+        "k/00000001",
+        "k.part0",
+        "k.part1",
+        "k/part/1",
+        "k/parts/0",
+        "k.00000000",
+        "k!1",
+        "0/k",
+    ];
+    let mut lengths = vec![70_000, 300_001];
+    if !cx.world().is_remote() {
+        lengths.push((2 << 20) + 1);
+    }
+    lengths.retain(|&len| len <= value_len_max(cx));
+    let (a, b) = cx.open_two("p").await?;
+    let mut model = Blobs::default();
+    for (round, len) in lengths.into_iter().enumerate() {
+        let (writer, reader) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        let tag = |word: &str| format!("{word} {round}");
+        // The parts are there first, then some of them come after the long value.
+        for (at, part) in PARTS.into_iter().enumerate() {
+            fill(writer, &mut model, part, &tag("before"), 10 + at).await?;
+        }
+        fill(reader, &mut model, "k", &tag("long"), len).await?;
+        all_is(writer, &model).await?;
+        for part in PARTS.into_iter().skip(round % 2).step_by(2) {
+            fill(reader, &mut model, part, &tag("after"), 20).await?;
+        }
+        all_is(writer, &model).await?;
+        if round % 2 == 0 {
+            writer.delete("k").await?;
+            model.delete("k");
+        } else {
+            fill(writer, &mut model, "k", &tag("short"), 3).await?;
+        }
+        all_is(reader, &model).await?;
+        // And they go, while the long value stays.
+        fill(writer, &mut model, "k", &tag("again"), len).await?;
+        for part in PARTS {
+            reader.delete(part).await?;
+            model.delete(part);
+        }
+        all_is(reader, &model).await?;
+    }
+    all_is(&cx.open_as("c", "p").await?, &model).await
 }
 
 /// Runs the sets at the same time, each on a task of its own.

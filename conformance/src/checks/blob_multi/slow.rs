@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
-use larder_traits::{Atomicity, Classify, ErrorKind, ExternalError};
+use futures_util::future::{join, join_all};
+use larder_traits::{Atomicity, Classify, ErrorKind, ExternalError, Outcome as Effect};
 use tokio::task::JoinHandle;
 
 use super::deadlines::{CLOSE, late_by};
 use super::faults::{Attempt, Bench, NEVER};
-use super::methods::{Method, READS, WRITES, Watched, value_of, watch};
+use super::methods::{Method, READS, Told, WRITES, Watched, value_of, watch};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::pattern;
@@ -22,6 +22,9 @@ use crate::fixture::{FaultKind, Faults};
 
 /// The deadline of the calls that wait.
 const WAIT: Duration = Duration::from_millis(200);
+
+/// What the calls set that wait.
+static SHORT: Bytes = Bytes::from_static(b"short");
 
 /// The deadline of a call that another one comes to wait beside.
 const HELD_UP: Duration = Duration::from_millis(100);
@@ -120,26 +123,34 @@ pub(super) async fn bm_7_4(cx: &Cx<dyn World>) -> Outcome {
         for method in WRITES.into_iter().chain(READS) {
             let handle = if round == 0 { &bench.a } else { &bench.b };
             storm.gust();
-            back_in_time(
-                &bench,
-                handle,
-                method,
-                canary,
-                "failures one after the other",
-            )
-            .await?;
+            let beside = "failures one after the other";
+            drop(back_in_time(&bench, handle, method, canary, "old", beside).await?);
         }
     }
     enough(storm.stop().await)?;
+    for key in [&bench.a, &bench.b].into_iter().flat_map(own_keys) {
+        bench.a.set(&key, waiting(&key)).await?;
+    }
     let held = hold(&bench).await?;
     // All at once, so that they wait for each other as well.
+    let (bench, beside) = (&bench, "calls without an answer");
     let calls = WRITES.into_iter().chain(READS).flat_map(|method| {
         [&bench.a, &bench.b]
-            .map(|handle| back_in_time(&bench, handle, method, canary, "calls without an answer"))
+            .map(|handle| back_in_time(bench, handle, method, canary, "old", beside))
     });
-    for ended in join_all(calls).await {
-        ended?;
+    // And writes of keys of their own, of which one can say later what they did.
+    let writes = [&bench.a, &bench.b].into_iter().flat_map(|handle| {
+        let writes = WRITES.into_iter().zip(own_keys(handle));
+        writes.map(move |(method, key)| async move {
+            let result = back_in_time(bench, handle, method, canary, &key, beside).await?;
+            Ok::<_, Stop>(after_waiting(method, key, &result))
+        })
+    });
+    let (calls, writes) = join(join_all(calls), join_all(writes)).await;
+    for ended in calls {
+        drop(ended?);
     }
+    let waited = writes.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut released = Vec::new();
     for (key, until, task) in held {
         let ended = bench.cx.within(NEVER, "a call that gets no answer", task);
@@ -166,7 +177,40 @@ pub(super) async fn bm_7_4(cx: &Cx<dyn World>) -> Outcome {
             watch(&[reader, writer], &[set], Duration::ZERO).await?;
         }
     }
+    // Whoever waited has had its turn by now, and what was told to be without effect has none.
+    for watched in &waited {
+        for handle in [&bench.a, &bench.b] {
+            watched.look(handle).await?;
+        }
+    }
     value_of(&bench.still, "k").await.map(drop)
+}
+
+/// A key for each write that waits through this handle.
+fn own_keys(handle: &Handle) -> [String; 3] {
+    WRITES.map(|method| format!("waits/{}/{}", method.word(), handle.name()))
+}
+
+/// What is under such a key before its write.
+fn waiting(key: &str) -> Bytes {
+    pattern(key, 900).into()
+}
+
+/// What may be under the key of a write that had to wait.
+fn after_waiting(method: Method, key: String, result: &Result<Told, ExternalError>) -> Watched {
+    let (old, new) = (Some(waiting(&key)), method.leaves(&SHORT));
+    let (allowed, how) = match result {
+        Ok(_) => (vec![new], "Ok".to_owned()),
+        Err(e) if e.outcome() == Effect::NotApplied => (vec![old], describe(e)),
+        Err(e) if method.may_tear() => (Vec::new(), describe(e)),
+        Err(e) => (vec![old, new], describe(e)),
+    };
+    let story = format!("{} that had to wait and said {how}", method.word());
+    Watched {
+        key,
+        allowed,
+        story,
+    }
 }
 
 pub(super) async fn bm_7_6(cx: &Cx<dyn World>) -> Outcome {
@@ -206,16 +250,17 @@ async fn back_in_time(
     handle: &Handle,
     method: Method,
     canary: &Canary,
+    key: &str,
     beside: &str,
-) -> Outcome {
+) -> Result<Result<Told, ExternalError>, Stop> {
     let what = format!("{} beside {beside}", method.word());
-    let value = Bytes::from_static(b"short");
     let deadline = Instant::now() + WAIT;
-    let call = method.call(handle, deadline, "old", &value);
+    let call = method.call(handle, deadline, key, &SHORT);
     let result = bench.cx.within(WAIT + NEVER, &what, call).await?;
     let back = Instant::now();
     late_by(canary, &what, back.saturating_duration_since(deadline))?;
-    not_early(what, &result, deadline, back)
+    not_early(what, &result, deadline, back)?;
+    Ok(result)
 }
 
 /// Fails if a call ended as a Timeout before its deadline.
