@@ -470,7 +470,7 @@ fn without_a_clock_the_rest_is_checked() {
     });
     let ids: Vec<_> = ignored.map(|trial| trial.info().id).collect();
     let dying = [
-        "HV-1.2", "HV-2.2", "HV-3.3", "HV-4.2", "HV-5.2", "HV-10.2", "BK-2.3",
+        "HV-1.2", "HV-2.2", "HV-3.3", "HV-4.2", "HV-5.2", "HV-10.2", "BK-2.3", "BK-2.4",
     ];
     let ids: Vec<_> = ids.into_iter().filter(|id| !TIMED.contains(id)).collect();
     assert_eq!(ids, dying);
