@@ -423,7 +423,7 @@ fn half_a_batch(bench: &Bench<'_>, kind: FaultKind, nth: u64) -> Result<bool, St
             "Unknown, or no effect",
         )?;
         // The whole batch once more heals it, whatever came between, and so does one of the same names.
-        if nth % 2 == 0 {
+        if nth.is_multiple_of(2) {
             for at in 0..LEN / 2 {
                 bench.b.write(name(at), first + 2 * LEN + at)?;
             }
