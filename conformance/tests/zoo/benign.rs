@@ -43,6 +43,51 @@ fn benign(
     }
 }
 
+fn bm(id: &'static str, caps: Caps, bend: blob_multi::Bend) -> Benign {
+    benign(id, Contract::BlobMulti, move || {
+        blob_multi::suite(caps, bend)
+    })
+}
+
+fn st(id: &'static str, caps: Caps, bend: stash::Bend) -> Benign {
+    benign(id, Contract::Stash, move || stash::suite(caps, bend))
+}
+
+fn bs(id: &'static str, caps: Caps, bend: blob_store::Bend) -> Benign {
+    benign(id, Contract::BlobStore, move || {
+        blob_store::suite(caps, bend)
+    })
+}
+
+fn kv(id: &'static str, caps: Caps, bend: kv_client::Bend) -> Benign {
+    benign(id, Contract::KvClient, move || kv_client::suite(caps, bend))
+}
+
+fn cl(id: &'static str, caps: Caps, bend: change_log::Bend) -> Benign {
+    benign(id, Contract::ChangeLog, move || {
+        change_log::suite(caps, bend)
+    })
+}
+
+fn hv(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
+    benign(id, Contract::HighVolume, move || {
+        high_volume::suite(caps, bend)
+    })
+}
+
+fn bk(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
+    benign(id, Contract::Backend, move || {
+        high_volume::plain_suite(caps, bend)
+    })
+}
+
+/// With calls that were dropped or failed landing late, within the bound if there is one.
+const fn may_land_late(caps: Caps, bound: Option<Duration>) -> Caps {
+    caps.with_late_landing(LateLanding::MayLandLate(bound))
+}
+
+const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+
 /// The plain reference of each contract.
 pub(crate) fn references() -> Vec<Benign> {
     vec![
@@ -89,15 +134,9 @@ pub(crate) fn all() -> Vec<Benign> {
 }
 
 fn blobs() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: blob_multi::Bend) -> Benign {
-        benign(id, Contract::BlobMulti, move || {
-            blob_multi::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = blob_multi::CAPS;
-    let late = |bound| CAPS.with_late_landing(LateLanding::MayLandLate(bound));
     vec![
-        b("lists-backwards", CAPS, |s| {
+        bm("lists-backwards", CAPS, |s| {
             s.list = Box::new(|place| Ok(place.list()?.into_iter().rev().collect()));
             s.prefix = Box::new(|place, prefix| {
                 Ok(lock(&place.blobs)
@@ -107,7 +146,7 @@ fn blobs() -> Vec<Benign> {
                     .collect())
             });
         }),
-        b("lists-in-no-order", CAPS, |s| {
+        bm("lists-in-no-order", CAPS, |s| {
             s.list = Box::new(|place| {
                 let mut keys = place.list()?;
                 keys.sort_by_key(|key| {
@@ -117,9 +156,9 @@ fn blobs() -> Vec<Benign> {
                 Ok(keys)
             });
         }),
-        b("yields", CAPS, |s| s.pace = Pace::Yield),
-        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
-        b(
+        bm("yields", CAPS, |s| s.pace = Pace::Yield),
+        bm("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        bm(
             "odd-keys-refused",
             CAPS.with_blob_multi(CAPS.blob_multi.with_key_len_bytes_max(255)),
             |s| {
@@ -134,12 +173,12 @@ fn blobs() -> Vec<Benign> {
                 });
             },
         ),
-        b(
+        bm(
             "modest-bounds",
             CAPS.with_blob_multi(BlobMultiCaps::LEAST.with_value_len_bytes_max(256 << 10)),
             |_| {},
         ),
-        b(
+        bm(
             "list-per-key",
             CAPS.with_blob_multi(CAPS.blob_multi.with_list_snapshot(false)),
             |s| {
@@ -157,23 +196,27 @@ fn blobs() -> Vec<Benign> {
                 });
             },
         ),
-        b("late-landing-unbounded", late(None), blob_multi::lands_late),
-        b(
-            "late-landing-bounded",
-            late(Some(Duration::from_secs(1))),
+        bm(
+            "late-landing-unbounded",
+            may_land_late(CAPS, None),
             blob_multi::lands_late,
         ),
-        b("late-landing-not-used", late(None), |_| {}),
-        b("one-at-a-time", CAPS, |s| {
+        bm(
+            "late-landing-bounded",
+            may_land_late(CAPS, SECOND),
+            blob_multi::lands_late,
+        ),
+        bm("late-landing-not-used", may_land_late(CAPS, None), |_| {}),
+        bm("one-at-a-time", CAPS, |s| {
             s.one_at_a_time = true;
             s.pace = Pace::Jitter;
         }),
-        b("never-sure-of-a-write", CAPS, |s| {
+        bm("never-sure-of-a-write", CAPS, |s| {
             s.fails.stage = |trouble| Err(trouble.after().into());
             s.fails.commit = |trouble| Err(trouble.after().into());
             s.fails.tidy = |trouble| Err(trouble.after().into());
         }),
-        b("finishes-what-was-dropped", CAPS, |s| {
+        bm("finishes-what-was-dropped", CAPS, |s| {
             s.slow_set = Some(Box::new(|place, _, key, value| {
                 async move {
                     let set = Due::new(|| drop(place.set(&key, value)));
@@ -184,7 +227,7 @@ fn blobs() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b("eight-in-flight", CAPS.with_in_flight_max(Some(8)), |s| {
+        bm("eight-in-flight", CAPS.with_in_flight_max(Some(8)), |s| {
             let permits = Arc::new(Semaphore::new(8));
             s.slow_set = Some(Box::new(move |place, deadline, key, value| {
                 let permits = Arc::clone(&permits);
@@ -200,7 +243,7 @@ fn blobs() -> Vec<Benign> {
             }));
         }),
         // What the medium refuses it refuses to all of a group, and none of them has had an effect.
-        b("refused-in-groups", CAPS, |s| {
+        bm("refused-in-groups", CAPS, |s| {
             s.slow_set = Some(Box::new(|place, deadline, key, value| {
                 async move {
                     let there = Arc::clone(&place);
@@ -213,7 +256,7 @@ fn blobs() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b("copies-per-handle", CAPS, |s| {
+        bm("copies-per-handle", CAPS, |s| {
             // A cache that asks whether its copy is still the last one is no stale cache.
             let cache = Arc::new(Mutex::new(BTreeMap::new()));
             s.get = Box::new(move |place, key| {
@@ -230,29 +273,26 @@ fn blobs() -> Vec<Benign> {
 }
 
 fn stashes() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: stash::Bend) -> Benign {
-        benign(id, Contract::Stash, move || stash::suite(caps, bend))
-    }
     const CAPS: Caps = stash::CAPS;
     vec![
-        b("rows-backwards", CAPS, |s| {
+        st("rows-backwards", CAPS, |s| {
             s.snapshot = Box::new(|place, id, rows| {
                 let mut snapshot = lock(&place.state).snapshot(id, rows)?;
                 snapshot.rows.reverse();
                 Ok(snapshot)
             });
         }),
-        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
-        b("yields", CAPS, |s| s.pace = Pace::Yield),
-        b("one-at-a-time", CAPS, |s| {
+        st("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        st("yields", CAPS, |s| s.pace = Pace::Yield),
+        st("one-at-a-time", CAPS, |s| {
             s.one_at_a_time = true;
             s.pace = Pace::Jitter;
         }),
-        b("never-sure-of-a-write", CAPS, |s| {
+        st("never-sure-of-a-write", CAPS, |s| {
             s.fails.stage = |trouble| Err(trouble.after().into());
             s.fails.commit = |trouble| Err(trouble.after().into());
         }),
-        b(
+        st(
             "failed-batch-keeps-its-start",
             CAPS.with_stash(CAPS.stash.with_batch_atomic(false)),
             |s| {
@@ -276,12 +316,12 @@ fn stashes() -> Vec<Benign> {
                 });
             },
         ),
-        b(
+        st(
             "not-exclusive",
             CAPS.with_stash(CAPS.stash.with_exclusive(false)),
             |_| {},
         ),
-        b(
+        st(
             "modest-bounds",
             CAPS.with_stash(
                 StashCaps::LEAST
@@ -291,7 +331,7 @@ fn stashes() -> Vec<Benign> {
             ),
             |_| {},
         ),
-        b("consolidates-at-once", CAPS, |s| {
+        st("consolidates-at-once", CAPS, |s| {
             use larder_traits::stash::driver::{StashOp, fold};
             s.rules.apply = Box::new(|collection, op| {
                 stash::apply(collection, op)?;
@@ -309,33 +349,28 @@ fn stashes() -> Vec<Benign> {
 }
 
 fn frames() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: blob_store::Bend) -> Benign {
-        benign(id, Contract::BlobStore, move || {
-            blob_store::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = blob_store::CAPS;
     vec![
-        b("lists-backwards", CAPS, |s| {
+        bs("lists-backwards", CAPS, |s| {
             s.list = Box::new(|place| Ok(place.list()?.into_iter().rev().collect()));
         }),
-        b("plain-heap-buffers", CAPS, |s| {
+        bs("plain-heap-buffers", CAPS, |s| {
             s.zeroed = Box::new(|_| larder_traits::AlignedBlobBuf::zeroed());
             s.uninit = Box::new(|_| larder_traits::AlignedBlobBuf::zeroed());
         }),
-        b(
+        bs(
             "open-once",
             CAPS.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true)),
             |_| {},
         ),
-        b("scribbles-over-failed-reads", CAPS, |s| {
+        bs("scribbles-over-failed-reads", CAPS, |s| {
             s.read = Box::new(|place, guid, dst| {
                 dst.fill(0xEE);
                 place.read(guid, dst)
             });
         }),
-        b("durable", blob_store::DURABLE, |_| {}),
-        b("reads-backwards", CAPS, |s| {
+        bs("durable", blob_store::DURABLE, |_| {}),
+        bs("reads-backwards", CAPS, |s| {
             s.many = Some(Box::new(|place, reads| {
                 let reads = reads.iter_mut().rev();
                 let mut answers: Vec<_> = reads.map(|(guid, dst)| place.read(*guid, dst)).collect();
@@ -343,28 +378,18 @@ fn frames() -> Vec<Benign> {
                 answers
             }));
         }),
-        b("never-sure-of-a-write", CAPS, |s| {
+        bs("never-sure-of-a-write", CAPS, |s| {
             s.fails.stage = |trouble| Err(trouble.after().into());
             s.fails.write = |trouble| Err(trouble.after().into());
             s.fails.delete = |trouble| Err(trouble.after().into());
         }),
-        b("has-by-list", CAPS, |s| {
+        bs("has-by-list", CAPS, |s| {
             s.has = Box::new(|place, guid| Ok(place.list()?.contains(&guid)));
         }),
     ]
 }
 
 fn objects() -> Vec<Benign> {
-    fn hv(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
-        benign(id, Contract::HighVolume, move || {
-            high_volume::suite(caps, bend)
-        })
-    }
-    fn bk(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
-        benign(id, Contract::Backend, move || {
-            high_volume::plain_suite(caps, bend)
-        })
-    }
     const CAPS: Caps = high_volume::CAPS;
     let least = CAPS.with_high_volume(
         HighVolumeCaps::LEAST
@@ -386,7 +411,10 @@ fn objects() -> Vec<Benign> {
         hv("finishes-what-was-dropped", CAPS, |s| {
             s.slow_put = Some(Box::new(|place, id, row| {
                 async move {
-                    let put = Due::new(|| place.write(&id, row));
+                    let put = Due::new(|| {
+                        let _step = lock(&place.step);
+                        place.write(&id, row);
+                    });
                     gap().await;
                     put.settle();
                     Ok(())
@@ -433,26 +461,26 @@ fn objects() -> Vec<Benign> {
 }
 
 fn keys() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: kv_client::Bend) -> Benign {
-        benign(id, Contract::KvClient, move || kv_client::suite(caps, bend))
-    }
     const CAPS: Caps = kv_client::CAPS;
     vec![
-        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
-        b("yields", CAPS, |s| s.pace = Pace::Yield),
-        b("one-at-a-time", CAPS, |s| {
+        kv("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        kv("yields", CAPS, |s| s.pace = Pace::Yield),
+        kv("one-at-a-time", CAPS, |s| {
             s.one_at_a_time = true;
             s.pace = Pace::Jitter;
         }),
-        b("never-sure-of-a-write", CAPS, |s| {
+        kv("never-sure-of-a-write", CAPS, |s| {
             s.fails.stage = |trouble| Err(trouble.after().into());
             s.fails.write = |trouble| Err(trouble.after().into());
             s.fails.remove = |trouble| Err(trouble.after().into());
         }),
-        b("finishes-what-was-dropped", CAPS, |s| {
+        kv("finishes-what-was-dropped", CAPS, |s| {
             s.slow_write = Some(Box::new(|place, key, value, ttl| {
                 async move {
-                    let put = Due::new(|| place.write(&key, value, ttl));
+                    let put = Due::new(|| {
+                        let _step = lock(&place.step);
+                        place.write(&key, value, ttl);
+                    });
                     gap().await;
                     put.settle();
                     Ok(())
@@ -461,7 +489,7 @@ fn keys() -> Vec<Benign> {
             }));
         }),
         // Of a group that failed, each says that it does not know.
-        b("never-sure-in-groups", CAPS, |s| {
+        kv("never-sure-in-groups", CAPS, |s| {
             s.slow_write = Some(Box::new(|place, key, value, ttl| {
                 async move {
                     let there = Arc::clone(&place);
@@ -476,7 +504,7 @@ fn keys() -> Vec<Benign> {
             }));
         }),
         // The one that leads a group may be dropped: nothing is done yet, and one of those who wait leads on.
-        b("hands-over-the-lead", CAPS, |s| {
+        kv("hands-over-the-lead", CAPS, |s| {
             s.slow_write = Some(Box::new(|place, key, value, ttl| {
                 async move {
                     let there = Arc::clone(&place);
@@ -490,12 +518,12 @@ fn keys() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b(
+        kv(
             "empty-key-refused",
             CAPS.with_kv_client(CAPS.kv_client.with_empty_key(false)),
             |_| {},
         ),
-        b("endless-ttl-refused", CAPS, |s| {
+        kv("endless-ttl-refused", CAPS, |s| {
             s.write = Box::new(|place, key, value, ttl| {
                 if ttl.is_some_and(|secs| secs > 1 << 40) {
                     return Err(kv_client::invalid("no such end"));
@@ -504,7 +532,7 @@ fn keys() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b(
+        kv(
             "modest-bounds",
             CAPS.with_kv_client(
                 KvCaps::LEAST
@@ -513,7 +541,7 @@ fn keys() -> Vec<Benign> {
             ),
             |_| {},
         ),
-        b(
+        kv(
             "expires-at-the-end-of-its-granularity",
             CAPS.with_kv_client(CAPS.kv_client.with_ttl_granularity(Duration::from_secs(5))),
             |s| {
@@ -523,7 +551,7 @@ fn keys() -> Vec<Benign> {
                 });
             },
         ),
-        b(
+        kv(
             "multi-per-key",
             CAPS.with_kv_client(CAPS.kv_client.with_multi_snapshot(false)),
             |_| {},
@@ -532,21 +560,15 @@ fn keys() -> Vec<Benign> {
 }
 
 fn logs() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: change_log::Bend) -> Benign {
-        benign(id, Contract::ChangeLog, move || {
-            change_log::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = change_log::CAPS;
-    let late = |bound| CAPS.with_late_landing(LateLanding::MayLandLate(bound));
     vec![
-        b("jitters", CAPS, |s| s.pace = Pace::Jitter),
-        b("yields", CAPS, |s| s.pace = Pace::Yield),
-        b("one-at-a-time", CAPS, |s| {
+        cl("jitters", CAPS, |s| s.pace = Pace::Jitter),
+        cl("yields", CAPS, |s| s.pace = Pace::Yield),
+        cl("one-at-a-time", CAPS, |s| {
             s.one_at_a_time = true;
             s.pace = Pace::Jitter;
         }),
-        b("answers-in-no-order", CAPS, |s| {
+        cl("answers-in-no-order", CAPS, |s| {
             let mix = |it: &Change| it.id.into_bytes().map(|byte| byte.wrapping_mul(0x9d));
             s.list = Box::new(move |log, writer| {
                 let mut own = log.book.of(writer);
@@ -563,7 +585,7 @@ fn logs() -> Vec<Benign> {
                 Ok(taken)
             });
         }),
-        b("whole-milliseconds", CAPS, |s| {
+        cl("whole-milliseconds", CAPS, |s| {
             s.renew = Box::new(|log, writer, until| {
                 let kept = until.checked_add(to_millis(until));
                 log.book.renew(writer, kept.unwrap_or(until));
@@ -577,7 +599,7 @@ fn logs() -> Vec<Benign> {
                 Ok(log.book.claim(writer, now, limit))
             });
         }),
-        b("never-sure-of-a-write", CAPS, |s| {
+        cl("never-sure-of-a-write", CAPS, |s| {
             s.fails.stage = |trouble| Err(trouble.after());
             s.fails.record = |trouble| Err(trouble.after());
             s.fails.complete = |trouble| Err(trouble.after());
@@ -586,7 +608,7 @@ fn logs() -> Vec<Benign> {
         }),
         // Failure: C-3.1 called a log wrong that has no room for the longest lease of all. Cause: the check allowed the
         // refusal, and went on as if there were a lease. Fix: it gives another lease, and asks about no time beyond it.
-        b("endless-lease-refused", CAPS, |s| {
+        cl("endless-lease-refused", CAPS, |s| {
             s.renew = Box::new(|log, writer, until| {
                 let since = until.duration_since(SystemTime::UNIX_EPOCH);
                 if since.is_ok_and(|since| since.as_secs() > 1 << 40) {
@@ -597,7 +619,7 @@ fn logs() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b("finishes-what-was-dropped", CAPS, |s| {
+        cl("finishes-what-was-dropped", CAPS, |s| {
             s.slow_record = Some(Box::new(|place, writer, change| {
                 async move {
                     let answer = Mutex::new(Ok(()));
@@ -611,10 +633,14 @@ fn logs() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b("late-landing-unbounded", late(None), change_log::lands_late),
-        b(
+        cl(
+            "late-landing-unbounded",
+            may_land_late(CAPS, None),
+            change_log::lands_late,
+        ),
+        cl(
             "late-landing-bounded",
-            late(Some(Duration::from_secs(1))),
+            may_land_late(CAPS, SECOND),
             change_log::lands_late,
         ),
     ]

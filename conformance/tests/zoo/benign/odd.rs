@@ -7,47 +7,28 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use larder_conformance::Caps;
 use larder_conformance::model::high_volume::Row;
-use larder_conformance::{Caps, Contract};
-use larder_traits::{BackendError, BlobInfo, ErrorKind, Fault, LateLanding, ObjectId};
+use larder_traits::{BackendError, BlobInfo, ErrorKind, Fault, ObjectId};
 
-use super::{Benign, benign};
+use super::{Benign, SECOND, bk, bm, hv, kv, may_land_late};
 use crate::reference::high_volume::Read;
 use crate::reference::late::Heeds;
-use crate::reference::{Due, blob_multi, gap, high_volume, kv_client, late, lock};
+use crate::reference::{Due, behind, blob_multi, gap, high_volume, kv_client, late, lock};
 
 pub(super) fn all() -> Vec<Benign> {
     [blobs(), keys(), objects()].into_iter().flatten().collect()
 }
 
-/// How late what was dropped comes to its end, where it does so behind everybody's back.
-const BEHIND: Duration = Duration::from_millis(40);
-
-const fn may_land_late(caps: Caps, bound: Option<Duration>) -> Caps {
-    caps.with_late_landing(LateLanding::MayLandLate(bound))
-}
-
-const SECOND: Option<Duration> = Some(Duration::from_secs(1));
-
 fn blobs() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: blob_multi::Bend) -> Benign {
-        benign(id, Contract::BlobMulti, move || {
-            blob_multi::suite(caps, bend)
-        })
-    }
     /// A dropped delete goes on in the background.
     fn deletes_land_late(s: &mut blob_multi::Store) {
         s.slow_delete = Some(Box::new(|place, _, key| {
             async move {
                 let (late, what) = (Arc::clone(&place), key.clone());
-                let behind = Due::new(move || {
-                    drop(tokio::spawn(async move {
-                        tokio::time::sleep(BEHIND).await;
-                        late.delete(&what)
-                    }));
-                });
+                let late_one = Due::new(move || behind(move || drop(late.delete(&what))));
                 tokio::task::yield_now().await;
-                behind.call_off();
+                late_one.call_off();
                 place.delete(&key)
             }
             .boxed()
@@ -56,7 +37,7 @@ fn blobs() -> Vec<Benign> {
     const CAPS: Caps = blob_multi::CAPS;
     vec![
         // What is gone when it is asked for its length is left out.
-        b("prefix-by-many-looks", CAPS, |s| {
+        bm("prefix-by-many-looks", CAPS, |s| {
             s.slow_prefix = Some(Box::new(|place, prefix| {
                 async move {
                     let keys = place.medium.call(|| place.list()).await;
@@ -77,7 +58,7 @@ fn blobs() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b("finishes-deletes-that-were-dropped", CAPS, |s| {
+        bm("finishes-deletes-that-were-dropped", CAPS, |s| {
             s.slow_delete = Some(Box::new(|place, _, key| {
                 async move {
                     let deleted = Due::new(|| drop(place.delete(&key)));
@@ -88,18 +69,18 @@ fn blobs() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b(
+        bm(
             "deletes-land-late",
             may_land_late(CAPS, None),
             deletes_land_late,
         ),
-        b(
+        bm(
             "deletes-land-late-within-a-second",
             may_land_late(CAPS, SECOND),
             deletes_land_late,
         ),
         // Only of the base alphabet are there keys above 255 bytes.
-        b("long-odd-keys-refused", CAPS, |s| {
+        bm("long-odd-keys-refused", CAPS, |s| {
             let admit = std::mem::replace(&mut s.key, Box::new(|key| Ok(key.to_owned())));
             s.key = Box::new(move |key| {
                 let is_base = larder_conformance::model::blob_multi::is_base;
@@ -110,7 +91,7 @@ fn blobs() -> Vec<Benign> {
             });
         }),
         // Of two reasons to refuse a write it names the one that its caller can do something about.
-        b("judges-arguments-before-deadlines", CAPS, |s| {
+        bm("judges-arguments-before-deadlines", CAPS, |s| {
             s.deadline = Box::new(|_, deadline, call| {
                 use blob_multi::Call;
                 let (key, value) = match call {
@@ -136,14 +117,11 @@ fn blobs() -> Vec<Benign> {
 }
 
 fn keys() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: kv_client::Bend) -> Benign {
-        benign(id, Contract::KvClient, move || kv_client::suite(caps, bend))
-    }
     const CAPS: Caps = kv_client::CAPS;
     const BY_SECONDS: Caps =
         CAPS.with_kv_client(CAPS.kv_client.with_ttl_granularity(Duration::from_secs(1)));
     vec![
-        b("ends-on-whole-seconds", BY_SECONDS, |s| {
+        kv("ends-on-whole-seconds", BY_SECONDS, |s| {
             s.write = Box::new(|place, key, value, ttl| {
                 place.write(key, value, ttl);
                 if let Some(entry) = lock(&place.entries).get_mut(key) {
@@ -159,25 +137,26 @@ fn keys() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b("deletes-land-late", may_land_late(CAPS, None), |s| {
+        kv("deletes-land-late", may_land_late(CAPS, None), |s| {
             s.slow_remove = Some(Box::new(|place, key| {
                 async move {
                     let (late, what) = (Arc::clone(&place), key.clone());
-                    let behind = Due::new(move || {
-                        drop(tokio::spawn(async move {
-                            tokio::time::sleep(BEHIND).await;
+                    let late_one = Due::new(move || {
+                        behind(move || {
+                            let _step = lock(&late.step);
                             late.remove(&what);
-                        }));
+                        })
                     });
                     tokio::task::yield_now().await;
-                    behind.call_off();
+                    late_one.call_off();
+                    let _step = lock(&place.step);
                     place.remove(&key);
                     Ok(())
                 }
                 .boxed()
             }));
         }),
-        b("multi-asks-for-each-key-once", CAPS, |s| {
+        kv("multi-asks-for-each-key-once", CAPS, |s| {
             s.many = Box::new(|place, keys| {
                 let found: BTreeMap<_, _> = keys.iter().map(|key| (key, place.read(key))).collect();
                 let found = keys.iter().map(|key| found.get(key).cloned().flatten());
@@ -188,16 +167,6 @@ fn keys() -> Vec<Benign> {
 }
 
 fn objects() -> Vec<Benign> {
-    fn hv(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
-        benign(id, Contract::HighVolume, move || {
-            high_volume::suite(caps, bend)
-        })
-    }
-    fn bk(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
-        benign(id, Contract::Backend, move || {
-            high_volume::plain_suite(caps, bend)
-        })
-    }
     const CAPS: Caps = high_volume::CAPS;
     vec![
         hv(

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use larder_conformance::{Caps, Contract};
+use larder_conformance::Caps;
 use larder_traits::stash::driver::{Frontiers, RawRow, StashOp, fold};
 use larder_traits::{
-    BackendError, BlobMultiCaps, BlobStoreCaps, ClockSource, ErrorKind, Fault, KvCaps, LateLanding,
-    StashCaps,
+    BackendError, BlobMultiCaps, BlobStoreCaps, ClockSource, ErrorKind, Fault, KvCaps, StashCaps,
 };
 
-use super::{Benign, benign};
+use super::{Benign, SECOND, bk, bm, bs, cl, hv, kv, may_land_late, st};
+use crate::reference::late::Heeds;
 use crate::reference::medium::{PATIENCE, Trouble};
 use crate::reference::stash::Rules;
 use crate::reference::{
-    Due, Pace, blob_multi, blob_store, change_log, gap, high_volume, kv_client, lock, stash,
+    Due, Pace, behind, blob_multi, blob_store, change_log, gap, high_volume, kv_client, late, lock,
+    stash,
 };
 
 pub(super) fn all() -> Vec<Benign> {
@@ -28,23 +29,6 @@ pub(super) fn all() -> Vec<Benign> {
         .collect()
 }
 
-/// How late what was dropped comes to its end, where it does so behind everybody's back.
-const BEHIND: Duration = Duration::from_millis(40);
-
-/// Does `rest` after a while, whoever waits for it.
-fn behind(rest: impl FnOnce() + Send + 'static) {
-    drop(tokio::spawn(async move {
-        tokio::time::sleep(BEHIND).await;
-        rest();
-    }));
-}
-
-const fn late(caps: Caps, bound: Option<Duration>) -> Caps {
-    caps.with_late_landing(LateLanding::MayLandLate(bound))
-}
-
-const SECOND: Option<Duration> = Some(Duration::from_secs(1));
-
 /// By its own clock, which nobody moves.
 const fn by_server(caps: Caps) -> Caps {
     let skew = Duration::from_millis(20);
@@ -52,11 +36,6 @@ const fn by_server(caps: Caps) -> Caps {
 }
 
 fn blobs() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: blob_multi::Bend) -> Benign {
-        benign(id, Contract::BlobMulti, move || {
-            blob_multi::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = blob_multi::CAPS;
     const PER_KEY: Caps = CAPS.with_blob_multi(CAPS.blob_multi.with_list_snapshot(false));
 
@@ -64,7 +43,7 @@ fn blobs() -> Vec<Benign> {
         // It knows how long its server takes, and does not ask where that is too long. Failure: C-3.1 called it wrong.
         // Cause: two checks took a timeout for early which came just before its deadline, the third knew how near is
         // near enough. Fix: all of them know.
-        b("gives-up-early", CAPS, |s| {
+        bm("gives-up-early", CAPS, |s| {
             s.deadline = Box::new(|_, deadline, _| {
                 if deadline <= Instant::now() + Duration::from_millis(5) {
                     return Err(blob_multi::too_late());
@@ -73,7 +52,7 @@ fn blobs() -> Vec<Benign> {
             });
         }),
         // Within its grace.
-        b("ends-after-its-deadline", CAPS, |s| {
+        bm("ends-after-its-deadline", CAPS, |s| {
             fn ends(deadline: Instant) -> tokio::time::Instant {
                 let later = deadline.checked_add(Duration::from_millis(100));
                 later.unwrap_or(deadline).into()
@@ -90,7 +69,7 @@ fn blobs() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b("lists-in-pages", PER_KEY, |s| {
+        bm("lists-in-pages", PER_KEY, |s| {
             s.slow_list = Some(Box::new(|place| {
                 async move {
                     let mut found: Vec<String> = Vec::new();
@@ -115,9 +94,11 @@ fn blobs() -> Vec<Benign> {
             }));
         }),
         // What was dropped is done by whoever calls next, before its own call.
-        b("leaves-its-work-to-the-next", CAPS, |s| {
+        bm("leaves-its-work-to-the-next", CAPS, |s| {
             fn catch_up(place: &blob_multi::Place) {
-                let left = std::mem::take(&mut *lock(&place.notes));
+                // Held, so that nobody finds nothing left before it is done.
+                let mut notes = lock(&place.notes);
+                let left = std::mem::take(&mut *notes);
                 let mut blobs = lock(&place.blobs);
                 left.into_iter()
                     .for_each(|(key, value)| blobs.set(&key, value));
@@ -145,7 +126,7 @@ fn blobs() -> Vec<Benign> {
             });
         }),
         // Other letters than those of the base are keys too, but for marks that combine and for controls.
-        b("some-odd-keys-refused", CAPS, |s| {
+        bm("some-odd-keys-refused", CAPS, |s| {
             let admit = std::mem::replace(&mut s.key, Box::new(|key| Ok(key.to_owned())));
             s.key = Box::new(move |key| {
                 let is_mark = |c: char| ('\u{300}'..'\u{370}').contains(&c) || c.is_control();
@@ -155,13 +136,13 @@ fn blobs() -> Vec<Benign> {
                 admit(key)
             });
         }),
-        b(
+        bm(
             "keys-up-to-300-bytes",
             CAPS.with_blob_multi(BlobMultiCaps::LEAST.with_key_len_bytes_max(300)),
             |_| {},
         ),
         // Reads wait behind one write at a time, and are many at once between them.
-        b("readers-and-one-writer", CAPS, |s| {
+        bm("readers-and-one-writer", CAPS, |s| {
             s.slow_set = Some(Box::new(|place, deadline, key, value| {
                 async move {
                     let turn = tokio::time::timeout_at(deadline.into(), place.turn.lock()).await;
@@ -178,9 +159,6 @@ fn blobs() -> Vec<Benign> {
 }
 
 fn stashes() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: stash::Bend) -> Benign {
-        benign(id, Contract::Stash, move || stash::suite(caps, bend))
-    }
     fn rules() -> Rules {
         Rules {
             admit: Box::new(Frontiers::admit),
@@ -216,7 +194,7 @@ fn stashes() -> Vec<Benign> {
     const SHARED: Caps = CAPS.with_stash(CAPS.stash.with_exclusive(false));
     vec![
         // Each row in two halves, as a log of changes may keep it.
-        b("rows-in-halves", CAPS, |s| {
+        st("rows-in-halves", CAPS, |s| {
             s.rules.apply = Box::new(|collection, op| {
                 let StashOp::Update { rows, .. } = op else {
                     return stash::apply(collection, op);
@@ -233,7 +211,7 @@ fn stashes() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b("ids-far-apart", CAPS, |s| {
+        st("ids-far-apart", CAPS, |s| {
             s.open = Box::new(|place, name| {
                 let mut state = lock(&place.state);
                 if !state.names.contains_key(name) {
@@ -242,7 +220,7 @@ fn stashes() -> Vec<Benign> {
                 Ok(state.open(name))
             });
         }),
-        b("folds-what-it-reads", CAPS, |s| {
+        st("folds-what-it-reads", CAPS, |s| {
             s.snapshot = Box::new(|place, id, rows| {
                 let mut snapshot = lock(&place.state).snapshot(id, rows)?;
                 let since = snapshot.frontiers.since.borrow();
@@ -254,7 +232,7 @@ fn stashes() -> Vec<Benign> {
             });
         }),
         // It works on what it read, and again where somebody was faster.
-        b("optimistic", CAPS, |s| {
+        st("optimistic", CAPS, |s| {
             s.slow_commit = Some(Box::new(|place, ops, rules| {
                 async move {
                     loop {
@@ -296,7 +274,7 @@ fn stashes() -> Vec<Benign> {
                 Ok(state.discard(name))
             });
         }),
-        b(
+        st(
             "narrow-bounds",
             CAPS.with_stash(
                 StashCaps::LEAST
@@ -307,47 +285,52 @@ fn stashes() -> Vec<Benign> {
             ),
             |_| {},
         ),
-        b("late-landing-unbounded", late(SHARED, None), lands_late),
-        b("late-landing-bounded", late(SHARED, SECOND), lands_late),
-        b("late-landing-not-used", late(SHARED, None), |_| {}),
+        st(
+            "late-landing-unbounded",
+            may_land_late(SHARED, None),
+            lands_late,
+        ),
+        st(
+            "late-landing-bounded",
+            may_land_late(SHARED, SECOND),
+            lands_late,
+        ),
+        st("late-landing-not-used", may_land_late(SHARED, None), |_| {}),
     ]
 }
 
+/// Says that a flush is needed once a change is there, and until a flush.
+pub(super) fn count_changes(s: &mut blob_store::Store) {
+    s.write = Box::new(|place, guid, src| {
+        // Counted once it is there: a flush that comes between would forget it.
+        place.write(guid, src)?;
+        place.counter.fetch_add(1, SeqCst);
+        Ok(())
+    });
+    s.delete = Box::new(|place, guid| {
+        let is_there = place.has(guid)?;
+        place.delete(guid)?;
+        place.counter.fetch_add(u64::from(is_there), SeqCst);
+        Ok(())
+    });
+    s.flush = Box::new(|place| {
+        place.counter.store(0, SeqCst);
+        Ok(())
+    });
+    s.needs_flush = Box::new(|place| place.counter.load(SeqCst) > 0);
+}
+
 fn frames() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: blob_store::Bend) -> Benign {
-        benign(id, Contract::BlobStore, move || {
-            blob_store::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = blob_store::CAPS;
     const DURABLE: Caps = blob_store::DURABLE;
-    fn count_changes(s: &mut blob_store::Store) {
-        s.write = Box::new(|place, guid, src| {
-            // Counted once it is there: a flush that comes between would forget it.
-            place.write(guid, src)?;
-            place.counter.fetch_add(1, SeqCst);
-            Ok(())
-        });
-        s.delete = Box::new(|place, guid| {
-            let is_there = place.has(guid)?;
-            place.delete(guid)?;
-            place.counter.fetch_add(u64::from(is_there), SeqCst);
-            Ok(())
-        });
-        s.flush = Box::new(|place| {
-            place.counter.store(0, SeqCst);
-            Ok(())
-        });
-        s.needs_flush = Box::new(|place| place.counter.load(SeqCst) > 0);
-    }
     vec![
-        b("knows-when-to-flush", DURABLE, count_changes),
-        b(
+        bs("knows-when-to-flush", DURABLE, count_changes),
+        bs(
             "knows-when-to-flush-though-not-durable",
             CAPS,
             count_changes,
         ),
-        b("batches-backwards", CAPS, |s| {
+        bs("batches-backwards", CAPS, |s| {
             s.batch = Some(Box::new(|place, writes| {
                 let mut done = BTreeSet::new();
                 for (guid, src) in writes.iter().rev() {
@@ -359,18 +342,18 @@ fn frames() -> Vec<Benign> {
             }));
         }),
         // A batch is one transaction: what fails of it fails whole.
-        b("batches-at-once", CAPS, |s| {
+        bs("batches-at-once", CAPS, |s| {
             s.batch = Some(Box::new(|place, writes| {
                 let written = place.medium.block(|| place.write_all(writes));
                 written.unwrap_or_else(|trouble| Err(trouble.at_commit().into()))
             }));
         }),
-        b(
+        bs(
             "open-once-and-not-durable",
             CAPS.with_blob_store(BlobStoreCaps::LEAST.with_exclusive(true)),
             |s| s.uninit = Box::new(|place| place.pool.lease_zeroed()),
         ),
-        b("reads-whole-frames-for-ranges", CAPS, |s| {
+        bs("reads-whole-frames-for-ranges", CAPS, |s| {
             s.range = Box::new(|place, guid, offset, dst| {
                 let mut frame = place.pool.lease_recycled();
                 place.read(guid, &mut frame)?;
@@ -382,76 +365,33 @@ fn frames() -> Vec<Benign> {
 }
 
 fn objects() -> Vec<Benign> {
-    fn hv(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
-        benign(id, Contract::HighVolume, move || {
-            high_volume::suite(caps, bend)
-        })
-    }
-    fn bk(id: &'static str, caps: Caps, bend: high_volume::Bend) -> Benign {
-        benign(id, Contract::Backend, move || {
-            high_volume::plain_suite(caps, bend)
-        })
-    }
     fn lands_late(s: &mut high_volume::Store) {
-        s.slow_put = Some(Box::new(|place, id, row| {
-            let late = Due::new({
-                let (place, id, row) = (Arc::clone(&place), id.clone(), row.clone());
-                move || behind(move || place.write(&id, row))
-            });
-            async move {
-                tokio::task::yield_now().await;
-                late.call_off();
-                place.write(&id, row);
-                Ok(())
-            }
-            .boxed()
-        }));
-        s.slow_put_inline = Some(Box::new(|place, id, row| {
-            let late = Due::new({
-                let (place, id, row) = (Arc::clone(&place), id.clone(), row.clone());
-                move || {
-                    behind(move || {
-                        let _step = lock(&place.step);
-                        place.put_inline(&id, row);
-                    });
-                }
-            });
-            async move {
-                tokio::task::yield_now().await;
-                late.call_off();
-                let _step = lock(&place.step);
-                Ok(place.put_inline(&id, row))
-            }
-            .boxed()
-        }));
-        s.slow_swap = Some(Box::new(|place, id, current, new| {
-            let late = Due::new({
-                let (place, id) = (Arc::clone(&place), id.clone());
-                let (current, new) = (current.clone(), new.clone());
-                move || {
-                    behind(move || {
-                        let _step = lock(&place.step);
-                        place.swap(&id, current.as_ref(), new);
-                    });
-                }
-            });
-            async move {
-                tokio::task::yield_now().await;
-                late.call_off();
-                let _step = lock(&place.step);
-                Ok(place.swap(&id, current.as_ref(), new))
-            }
-            .boxed()
-        }));
+        late::lands_late(s, Heeds::Nothing, Heeds::Nothing);
     }
     const CAPS: Caps = high_volume::CAPS;
     const UNFENCED: Caps = CAPS.with_high_volume(CAPS.high_volume.with_fence(false));
     vec![
-        hv("late-landing-unbounded", late(UNFENCED, None), lands_late),
-        hv("late-landing-bounded", late(UNFENCED, SECOND), lands_late),
-        hv("late-landing-not-used", late(CAPS, None), |_| {}),
-        bk("late-landing-unbounded", late(UNFENCED, None), lands_late),
-        bk("late-landing-bounded", late(UNFENCED, SECOND), lands_late),
+        hv(
+            "late-landing-unbounded",
+            may_land_late(UNFENCED, None),
+            lands_late,
+        ),
+        hv(
+            "late-landing-bounded",
+            may_land_late(UNFENCED, SECOND),
+            lands_late,
+        ),
+        hv("late-landing-not-used", may_land_late(CAPS, None), |_| {}),
+        bk(
+            "late-landing-unbounded",
+            may_land_late(UNFENCED, None),
+            lands_late,
+        ),
+        bk(
+            "late-landing-bounded",
+            may_land_late(UNFENCED, SECOND),
+            lands_late,
+        ),
         hv("expires-by-the-server", by_server(CAPS), |_| {}),
         bk("expires-by-the-server", by_server(CAPS), |_| {}),
         bk("jitters", CAPS, |s| s.pace = Pace::Jitter),
@@ -466,7 +406,10 @@ fn objects() -> Vec<Benign> {
         bk("finishes-what-was-dropped", CAPS, |s| {
             s.slow_put = Some(Box::new(|place, id, row| {
                 async move {
-                    let put = Due::new(|| place.write(&id, row));
+                    let put = Due::new(|| {
+                        let _step = lock(&place.step);
+                        place.write(&id, row);
+                    });
                     gap().await;
                     put.settle();
                     Ok(())
@@ -514,18 +457,21 @@ fn objects() -> Vec<Benign> {
 }
 
 fn keys() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: kv_client::Bend) -> Benign {
-        benign(id, Contract::KvClient, move || kv_client::suite(caps, bend))
-    }
     fn lands_late(s: &mut kv_client::Store) {
         s.slow_write = Some(Box::new(|place, key, value, ttl| {
             let late = Due::new({
                 let (place, key, value) = (Arc::clone(&place), key.clone(), value.clone());
-                move || behind(move || place.write(&key, value, ttl))
+                move || {
+                    behind(move || {
+                        let _step = lock(&place.step);
+                        place.write(&key, value, ttl);
+                    });
+                }
             });
             async move {
                 tokio::task::yield_now().await;
                 late.call_off();
+                let _step = lock(&place.step);
                 place.write(&key, value, ttl);
                 Ok(())
             }
@@ -536,10 +482,18 @@ fn keys() -> Vec<Benign> {
     const LEAST: Caps = CAPS.with_kv_client(KvCaps::LEAST);
     const PER_KEY: Caps = CAPS.with_kv_client(CAPS.kv_client.with_multi_snapshot(false));
     vec![
-        b("late-landing-unbounded", late(CAPS, None), lands_late),
-        b("late-landing-bounded", late(CAPS, SECOND), lands_late),
-        b("late-landing-not-used", late(CAPS, None), |_| {}),
-        b("multi-in-parts", PER_KEY, |s| {
+        kv(
+            "late-landing-unbounded",
+            may_land_late(CAPS, None),
+            lands_late,
+        ),
+        kv(
+            "late-landing-bounded",
+            may_land_late(CAPS, SECOND),
+            lands_late,
+        ),
+        kv("late-landing-not-used", may_land_late(CAPS, None), |_| {}),
+        kv("multi-in-parts", PER_KEY, |s| {
             s.slow_many = Some(Box::new(|place, keys| {
                 async move {
                     let mut found = Vec::with_capacity(keys.len());
@@ -555,7 +509,7 @@ fn keys() -> Vec<Benign> {
         }),
         // Failure: KV-3.3 wanted lives of 2^31 s and longer. Cause: the clause wants that none overflows, and leaves it
         // to a store which of them it has no room for. Fix: from there on a refusal is right.
-        b("lives-of-a-lifetime-refused", CAPS, |s| {
+        kv("lives-of-a-lifetime-refused", CAPS, |s| {
             s.write = Box::new(|place, key, value, ttl| {
                 if ttl.is_some_and(|secs| secs > 0x7fff_ffff) {
                     return Err(kv_client::invalid("no such end"));
@@ -564,7 +518,7 @@ fn keys() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b("sweeps-at-each-write", CAPS, |s| {
+        kv("sweeps-at-each-write", CAPS, |s| {
             s.write = Box::new(|place, key, value, ttl| {
                 place.write(key, value, ttl);
                 let now = larder_traits::Clock::now(&*place.clock);
@@ -572,15 +526,15 @@ fn keys() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b(
+        kv(
             "narrow-keys",
             CAPS.with_kv_client(KvCaps::LEAST.with_key_len_bytes_max(64)),
             |_| {},
         ),
-        b("expires-by-the-server", by_server(LEAST), |_| {}),
-        b("expires-by-the-server-at-once", by_server(CAPS), |_| {}),
+        kv("expires-by-the-server", by_server(LEAST), |_| {}),
+        kv("expires-by-the-server-at-once", by_server(CAPS), |_| {}),
         // What was dropped is done by whoever calls next, before its own call.
-        b("leaves-its-work-to-the-next", CAPS, |s| {
+        kv("leaves-its-work-to-the-next", CAPS, |s| {
             fn catch_up(place: &kv_client::Place) {
                 let left = std::mem::take(&mut *lock(&place.notes));
                 left.into_iter()
@@ -588,13 +542,17 @@ fn keys() -> Vec<Benign> {
             }
             s.slow_write = Some(Box::new(|place, key, value, ttl| {
                 async move {
-                    catch_up(&place);
-                    if ttl.is_some() {
-                        place.write(&key, value, ttl);
-                        return Ok(());
+                    {
+                        let _step = lock(&place.step);
+                        catch_up(&place);
+                        if ttl.is_some() {
+                            place.write(&key, value, ttl);
+                            return Ok(());
+                        }
+                        lock(&place.notes).insert(key, value);
                     }
-                    lock(&place.notes).insert(key, value);
                     gap().await;
+                    let _step = lock(&place.step);
                     catch_up(&place);
                     Ok(())
                 }
@@ -615,7 +573,7 @@ fn keys() -> Vec<Benign> {
             });
         }),
         // A call that finds no answer within the patience of its client is asked once more where that does no harm.
-        b("reads-twice", CAPS, |s| {
+        kv("reads-twice", CAPS, |s| {
             s.slow_read = Some(Box::new(|place, key| {
                 async move {
                     let first =
@@ -633,18 +591,13 @@ fn keys() -> Vec<Benign> {
 }
 
 fn logs() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: change_log::Bend) -> Benign {
-        benign(id, Contract::ChangeLog, move || {
-            change_log::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = change_log::CAPS;
     vec![
-        b("late-landing-not-used", late(CAPS, None), |_| {}),
+        cl("late-landing-not-used", may_land_late(CAPS, None), |_| {}),
         // Failure: C-5.1 wanted a lease that ends before 1970. Cause: CL-4 lets a log refuse an end that it cannot keep,
         // and only CL-4.5 knew. Fix: a refusal of such an end is right there too. This one counts nanoseconds from the
         // epoch, in 64 bits.
-        b("ends-before-1970-or-after-2262-refused", CAPS, |s| {
+        cl("ends-before-1970-or-after-2262-refused", CAPS, |s| {
             s.renew = Box::new(|log, writer, until| {
                 let since = until.duration_since(SystemTime::UNIX_EPOCH);
                 if !since.is_ok_and(|since| i64::try_from(since.as_nanos()).is_ok()) {
@@ -655,7 +608,7 @@ fn logs() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b("claims-from-the-last-id", CAPS, |s| {
+        cl("claims-from-the-last-id", CAPS, |s| {
             s.claim = Box::new(|log, writer, now, limit| {
                 let mut free = log.book.claimable(writer, now);
                 free.reverse();

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt as _;
-use larder_conformance::{Caps, Contract};
+use larder_conformance::Caps;
 use larder_traits::AlignedBlobBuf;
 use larder_traits::stash::driver::{StashOp, fold};
 use tokio::sync::Semaphore;
 
-use super::{Benign, benign};
+use super::seldom::count_changes;
+use super::{Benign, bs, cl, st};
 use crate::reference::blob_store::Packed;
 use crate::reference::{Due, blob_store, change_log, gap, lock, stash};
 
@@ -29,12 +30,9 @@ fn commit(place: &stash::Place, ops: &[StashOp], rules: &stash::Rules) -> stash:
 }
 
 fn stashes() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: stash::Bend) -> Benign {
-        benign(id, Contract::Stash, move || stash::suite(caps, bend))
-    }
     const CAPS: Caps = stash::CAPS;
     vec![
-        b("finishes-what-was-dropped", CAPS, |s| {
+        st("finishes-what-was-dropped", CAPS, |s| {
             s.slow_commit = Some(Box::new(|place, ops, rules| {
                 async move {
                     let answer = Mutex::new(Ok(()));
@@ -46,7 +44,7 @@ fn stashes() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b("ids-counted-down", CAPS, |s| {
+        st("ids-counted-down", CAPS, |s| {
             s.open = Box::new(|place, name| {
                 let mut state = lock(&place.state);
                 if !state.names.contains_key(name) {
@@ -56,7 +54,7 @@ fn stashes() -> Vec<Benign> {
                 Ok(state.open(name))
             });
         }),
-        b("names-in-another-order-each-time", CAPS, |s| {
+        st("names-in-another-order-each-time", CAPS, |s| {
             s.names = Box::new(|place| {
                 let names = lock(&place.state).names.clone();
                 let mut names: Vec<_> = names.into_iter().rev().collect();
@@ -64,7 +62,7 @@ fn stashes() -> Vec<Benign> {
                 Ok(names)
             });
         }),
-        b("consolidates-all-at-once", CAPS, |s| {
+        st("consolidates-all-at-once", CAPS, |s| {
             s.commit = Box::new(|place, ops, rules| {
                 commit(place, ops, rules)?;
                 let folds = |op: &StashOp| matches!(op, StashOp::Consolidate { .. });
@@ -80,14 +78,14 @@ fn stashes() -> Vec<Benign> {
                 Ok(())
             });
         }),
-        b("drops-what-changes-nothing", CAPS, |s| {
+        st("drops-what-changes-nothing", CAPS, |s| {
             s.rules.apply = Box::new(|collection, op| {
                 stash::apply(collection, op)?;
                 collection.rows.retain(|row| row.diff != 0);
                 Ok(())
             });
         }),
-        b("two-in-flight", CAPS.with_in_flight_max(Some(2)), |s| {
+        st("two-in-flight", CAPS.with_in_flight_max(Some(2)), |s| {
             let permits = Arc::new(Semaphore::new(2));
             s.slow_commit = Some(Box::new(move |place, ops, rules| {
                 let permits = Arc::clone(&permits);
@@ -113,34 +111,29 @@ fn rotate<T>(found: &mut [T], times: u64) {
 }
 
 fn frames() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: blob_store::Bend) -> Benign {
-        benign(id, Contract::BlobStore, move || {
-            blob_store::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = blob_store::CAPS;
     vec![
-        b("uninit-buffers-of-other-bytes", CAPS, |s| {
+        bs("uninit-buffers-of-other-bytes", CAPS, |s| {
             s.uninit = Box::new(|_| {
                 let mut buffer = AlignedBlobBuf::zeroed();
                 buffer.fill(0xa5);
                 buffer
             });
         }),
-        b("lists-in-another-order-each-time", CAPS, |s| {
+        bs("lists-in-another-order-each-time", CAPS, |s| {
             s.list = Box::new(|place| {
                 let mut names = place.list()?;
                 rotate(&mut names, place.counter.fetch_add(1, Relaxed));
                 Ok(names)
             });
         }),
-        b("scribbles-over-failed-ranges", CAPS, |s| {
+        bs("scribbles-over-failed-ranges", CAPS, |s| {
             s.range = Box::new(|place, guid, offset, dst| {
                 dst.fill(0xee);
                 place.range(guid, offset, dst)
             });
         }),
-        b("scribbles-where-one-of-many-is-absent", CAPS, |s| {
+        bs("scribbles-where-one-of-many-is-absent", CAPS, |s| {
             s.many = Some(Box::new(|place, reads| {
                 let read = |(guid, dst): &mut (_, &mut AlignedBlobBuf)| {
                     dst.fill(0xee);
@@ -151,37 +144,22 @@ fn frames() -> Vec<Benign> {
         }),
         // A frame that is there already is no change. What counts is counted once it is there, or a flush that comes between
         // would forget it.
-        b("equal-frames-ask-for-no-flush", blob_store::DURABLE, |s| {
+        bs("equal-frames-ask-for-no-flush", blob_store::DURABLE, |s| {
+            count_changes(s);
             s.write = Box::new(|place, guid, src| {
                 let is_there = lock(&place.frames).get(&guid) == Some(&Packed::new(src));
                 place.write(guid, src)?;
                 place.counter.fetch_add(u64::from(!is_there), SeqCst);
                 Ok(())
             });
-            s.delete = Box::new(|place, guid| {
-                let is_there = place.has(guid)?;
-                place.delete(guid)?;
-                place.counter.fetch_add(u64::from(is_there), SeqCst);
-                Ok(())
-            });
-            s.flush = Box::new(|place| {
-                place.counter.store(0, SeqCst);
-                Ok(())
-            });
-            s.needs_flush = Box::new(|place| place.counter.load(SeqCst) > 0);
         }),
     ]
 }
 
 fn logs() -> Vec<Benign> {
-    fn b(id: &'static str, caps: Caps, bend: change_log::Bend) -> Benign {
-        benign(id, Contract::ChangeLog, move || {
-            change_log::suite(caps, bend)
-        })
-    }
     const CAPS: Caps = change_log::CAPS;
     vec![
-        b("lists-in-another-order-each-time", CAPS, |s| {
+        cl("lists-in-another-order-each-time", CAPS, |s| {
             s.list = Box::new(|log, writer| {
                 let mut own = log.book.of(writer);
                 rotate(&mut own, log.counter);
@@ -189,7 +167,7 @@ fn logs() -> Vec<Benign> {
                 Ok(own)
             });
         }),
-        b("finishes-dropped-claims", CAPS, |s| {
+        cl("finishes-dropped-claims", CAPS, |s| {
             s.slow_claim = Some(Box::new(|place, writer, (now, limit)| {
                 async move {
                     let taken = Mutex::new(Vec::new());
@@ -204,7 +182,7 @@ fn logs() -> Vec<Benign> {
             }));
         }),
         // It works on what it read, and again where somebody was faster.
-        b("claims-optimistically", CAPS, |s| {
+        cl("claims-optimistically", CAPS, |s| {
             s.record = Box::new(|log, writer, change| {
                 log.counter += 1;
                 log.book.record(writer, change)
@@ -244,7 +222,7 @@ fn logs() -> Vec<Benign> {
                 .boxed()
             }));
         }),
-        b("two-in-flight", CAPS.with_in_flight_max(Some(2)), |s| {
+        cl("two-in-flight", CAPS.with_in_flight_max(Some(2)), |s| {
             let permits = Arc::new(Semaphore::new(2));
             s.slow_record = Some(Box::new(move |place, writer, change| {
                 let permits = Arc::clone(&permits);

@@ -74,20 +74,25 @@ impl Place {
 
     pub(crate) fn read(&self, key: &[u8]) -> Option<Bytes> {
         let now = self.clock.now();
-        let entries = lock(&self.entries);
-        let alive = entries
-            .get(key)
-            .filter(|entry| entry.expires.is_none_or(|at| now < at));
-        alive.map(|entry| entry.value.clone())
+        alive(&lock(&self.entries), key, now)
     }
 
+    /// All of one moment.
     pub(crate) fn read_many(&self, keys: &[Bytes]) -> Vec<Option<Bytes>> {
-        keys.iter().map(|key| self.read(key)).collect()
+        let now = self.clock.now();
+        let entries = lock(&self.entries);
+        keys.iter().map(|key| alive(&entries, key, now)).collect()
     }
 
     pub(crate) fn remove(&self, key: &[u8]) {
         lock(&self.entries).remove(key);
     }
+}
+
+fn alive(entries: &BTreeMap<Vec<u8>, Entry>, key: &[u8], now: SystemTime) -> Option<Bytes> {
+    let entry = entries.get(key)?;
+    let alive = entry.expires.is_none_or(|at| now < at);
+    alive.then(|| entry.value.clone())
 }
 
 /// A call, as the step that judges arguments sees it.

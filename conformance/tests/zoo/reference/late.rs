@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use super::high_volume::{Place, Store};
-use super::{Due, lock};
-
-/// How late what was dropped comes to its end.
-const BEHIND: Duration = Duration::from_millis(40);
+use super::{Due, behind, lock};
 
 /// Which fences a write that was dropped heeds.
 #[derive(Clone)]
@@ -35,13 +31,12 @@ impl Heeds {
     fn later(&self, place: &Arc<Place>, effect: impl FnOnce(&Place) + Send + 'static) {
         let (heeds, place) = (self.clone(), Arc::clone(place));
         let begun = self.fences(&place);
-        drop(tokio::spawn(async move {
-            tokio::time::sleep(BEHIND).await;
+        behind(move || {
             let _step = lock(&place.step);
             if heeds.fences(&place) == begun {
                 effect(&place);
             }
-        }));
+        });
     }
 }
 

@@ -91,6 +91,14 @@ impl<F: FnOnce()> Drop for Due<F> {
     }
 }
 
+/// Does `rest` a little later, behind everybody's back, as what is left of a call that was dropped.
+pub(crate) fn behind(rest: impl FnOnce() + Send + 'static) {
+    drop(tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        rest();
+    }));
+}
+
 /// Lets that clock run as that of a server does, as long as there is one who may look at it.
 pub(crate) fn let_run(clock: &Arc<TestClock>) {
     const TICK: Duration = Duration::from_millis(2);

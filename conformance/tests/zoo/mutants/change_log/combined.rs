@@ -142,14 +142,7 @@ fn pages() -> Vec<Mutant> {
                     log.notes.changes.remove(&change.id);
                     Ok(())
                 });
-                s.complete = Box::new(|log, writer, id| {
-                    let is_there = log.book.owner(id) == Some(writer);
-                    log.book.complete(writer, id)?;
-                    if is_there {
-                        log.notes.put(writer, &note(id));
-                    }
-                    Ok(())
-                });
+                notes_completed(s);
                 s.list = Box::new(|log, writer| {
                     let own = log.book.of(writer).into_iter();
                     let own: BTreeMap<_, _> = own.map(|change| (change.id, change)).collect();
@@ -306,6 +299,18 @@ fn leases() -> Vec<Mutant> {
     ]
 }
 
+/// Notes of each writer what it has struck out.
+fn notes_completed(s: &mut Store) {
+    s.complete = Box::new(|log, writer, id| {
+        let is_there = log.book.owner(id) == Some(writer);
+        log.book.complete(writer, id)?;
+        if is_there {
+            log.notes.put(writer, &note(id));
+        }
+        Ok(())
+    });
+}
+
 /// A record also does this to the log.
 fn records(s: &mut Store, also: fn(&mut Log, WriterId, ChangeId)) {
     s.record = Box::new(move |log, writer, change| {
@@ -346,14 +351,7 @@ fn indexes() -> Vec<Mutant> {
                         log.notes.changes.remove(&id);
                     }
                 });
-                s.complete = Box::new(|log, writer, id| {
-                    let is_there = log.book.owner(id) == Some(writer);
-                    log.book.complete(writer, id)?;
-                    if is_there {
-                        log.notes.put(writer, &note(id));
-                    }
-                    Ok(())
-                });
+                notes_completed(s);
                 s.list = Box::new(|log, writer| {
                     let mut found = log.book.of(writer);
                     for left in log.notes.of(writer) {

@@ -419,7 +419,7 @@ fn between() -> Vec<Mutant> {
         m(
             "st-iter-in-two-reads",
             "ST-14",
-            &["ST-3", "ST-8", "ST-11"],
+            &["ST-3", "ST-4", "ST-8", "ST-11"],
             "all rows are read in two reads, between which a consolidation may move them",
             |s| {
                 s.slow_snapshot = Some(Box::new(|place, id, which| {
