@@ -12,6 +12,8 @@ pub(crate) mod high_volume;
 pub(crate) mod kv_client;
 pub(crate) mod stash;
 
+use std::time::Duration;
+
 use larder_traits::{Caps, Classify, Durability, ErrorKind, Outcome};
 
 use crate::check::{Check, Engine, Gate, Stop, describe};
@@ -59,6 +61,44 @@ pub(crate) const fn failing_neighbours<W: ?Sized>() -> Check<W> {
 pub(crate) const fn many_handles<W: ?Sized>(id: &'static str) -> Check<W> {
     let what = "a hundred handles, one after the other: each works, and so do those that were there before";
     Check::new(id, what).kills("what a handle takes and does not give back")
+}
+
+/// C-2 of handles that open and close beside calls, under the id that the contract has for it.
+pub(crate) const fn busy_neighbours<W: ?Sized>(id: &'static str) -> Check<W> {
+    let what =
+        "calls that are under way do what they say while other handles of the place open and close";
+    Check::new(id, what)
+        .kills("what others have under way is cleared by an open, or ended by a close")
+}
+
+/// Some moments on, in each round others: one more handle of the place, and the end of `idle`, the one or the other first.
+pub(crate) async fn exchange<H>(
+    round: usize,
+    idle: H,
+    open: impl Future<Output = Result<H, Stop>>,
+) -> Result<H, Stop> {
+    const PAUSES: [usize; 5] = [1, 2, 0, 3, 6];
+    for _ in 0..PAUSES[round % PAUSES.len()] {
+        tokio::task::yield_now().await;
+    }
+    if round % 4 == 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    if round.is_multiple_of(3) {
+        let fresh = open.await?;
+        drop(idle);
+        return Ok(fresh);
+    }
+    drop(idle);
+    open.await
+}
+
+/// A write that takes effect once, under the id that the contract has for it.
+pub(crate) const fn seen_once<W: ?Sized>(id: &'static str) -> Check<W> {
+    let what = "a write whose answer was lost and whose effect was seen does not come again over a later one";
+    Check::new(id, what)
+        .kills("a write made again over what came meanwhile")
+        .engines(&[Engine::Fault])
 }
 
 /// Fails unless a call with odd arguments ended as it may: well, or refused before any effect.

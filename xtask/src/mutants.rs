@@ -2,6 +2,7 @@
 
 mod source;
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde::Deserialize;
@@ -16,6 +17,8 @@ struct Summary {
     benign_passed: usize,
     benign_total: usize,
     survivors: Vec<Survivor>,
+    /// On how many seeds a broken store was run until it was killed, where it was more than one.
+    seeds: BTreeMap<String, u32>,
     classes: Classes,
     replicas: Vec<Replica>,
 }
@@ -79,6 +82,9 @@ pub(crate) fn run(rest: &[String]) -> Result {
                 "survived: {} of {} ({})",
                 it.id, it.contract, it.breaks
             ));
+        }
+        for (id, seeds) in &summary.seeds {
+            answer(&format!("killed on seed {seeds} only: {id}"));
         }
         tell_classes(&summary.classes);
         let lost = summary.replicas.iter().filter(|replica| !replica.killed);

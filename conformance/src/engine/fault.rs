@@ -1,5 +1,9 @@
 //! A medium that fails: at its first call, at its second, and so on until the fault is no longer met.
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::join;
+
 use crate::check::{Outcome, Stop};
 use crate::fixture::{FaultKind, Faults};
 
@@ -43,4 +47,34 @@ pub(crate) fn enough(met: u64) -> Outcome {
         return Err(Stop::Inconclusive("the fault was never met".into()));
     }
     Ok(())
+}
+
+/// How long a call on a medium that is well is given to meet its fault.
+pub(crate) async fn patience(call: impl Future<Output = Outcome>) -> Result<Duration, Stop> {
+    let begun = Instant::now();
+    call.await?;
+    Ok(2 * begun.elapsed() + Duration::from_millis(2))
+}
+
+/// A write whose effect is seen takes effect no second time: `call` loses an answer of its medium, and where others see
+/// its effect, one of them writes `over` it, be the call under way or not. That stays. Tells whether the fault was met.
+pub(crate) async fn seen_once(
+    faults: &dyn Faults,
+    patience: Duration,
+    call: impl Future<Output = ()>,
+    is_seen: impl AsyncFnOnce() -> bool,
+    over: impl AsyncFnOnce() -> bool,
+    stays: impl AsyncFnOnce() -> Outcome,
+) -> Result<bool, Stop> {
+    let others = async {
+        tokio::time::sleep(patience).await;
+        let met = faults.disarm();
+        (met, met && is_seen().await && over().await)
+    };
+    // How the call ends is what other checks ask.
+    let ((), (met, is_over)) = join(call, others).await;
+    if is_over {
+        stays().await?;
+    }
+    Ok(met)
 }

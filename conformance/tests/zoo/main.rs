@@ -42,7 +42,7 @@ mod reference;
 const SEED: u64 = 20_261_121;
 
 /// How many seeds a mutant may survive before it counts as a survivor.
-const SEEDS: u32 = 5;
+const SEEDS: u32 = 10;
 
 /// The same where it takes a process that is killed at the right moment, of which a seed has only a few.
 const SEEDS_OF_KILLS: u32 = 50;
@@ -53,13 +53,20 @@ const SCORE: &str = include_str!("../../mutation-score.json");
 /// What has been found so far.
 #[derive(Default)]
 struct Found {
-    /// The check that killed each mutant, or none.
-    killers: BTreeMap<&'static str, Option<&'static str>>,
+    /// What killed each mutant, or nothing.
+    killers: BTreeMap<&'static str, Option<Killer>>,
     benign_passed: usize,
     benign_total: usize,
     /// How many times a legal oddity was run through its whole suite, and what each check took of that time.
     benign_runs: usize,
     benign_took: BTreeMap<&'static str, Duration>,
+}
+
+/// The check that killed a mutant, and on how many seeds it was run for that.
+#[derive(Clone, Copy)]
+struct Killer {
+    check: &'static str,
+    seeds: u32,
 }
 
 /// The stores that a process which is to be killed may have to open.
@@ -268,19 +275,20 @@ fn kills(mutant: &Mutant, record: &Record) -> bool {
 /// only to tell what was seen of a mutant that survived.
 ///
 /// A defect that shows only where calls meet need not show on the first seed; each has a few.
-fn kill(mutant: &Mutant) -> Result<&'static str, Failed> {
+fn kill(mutant: &Mutant) -> Result<Killer, Failed> {
     let mut options = options();
     let seeds = match mutant.awaits {
         Some(Engine::Kill) => SEEDS_OF_KILLS,
         _ => SEEDS,
     };
-    for _ in 1..seeds {
-        if let Ok(killer) = kill_on(mutant, &options, true) {
-            return Ok(killer);
+    for nth in 1..seeds {
+        if let Ok(check) = kill_on(mutant, &options, true) {
+            return Ok(Killer { check, seeds: nth });
         }
         options.seed = options.seed.wrapping_add(1);
     }
-    kill_on(mutant, &options, false)
+    let check = kill_on(mutant, &options, false)?;
+    Ok(Killer { check, seeds })
 }
 
 fn kill_on(mutant: &Mutant, options: &Options, own_only: bool) -> Result<&'static str, Failed> {
@@ -419,7 +427,7 @@ fn score_ids() -> Result<(), Failed> {
 }
 
 fn summary(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
-    let survived = |mutant: &&Arc<Mutant>| found.killers.get(mutant.id) == Some(&None);
+    let survived = |mutant: &&Arc<Mutant>| matches!(found.killers.get(mutant.id), Some(None));
     let survivors = mutants.iter().filter(survived).map(|mutant| {
         json!({
             "id": mutant.id,
@@ -428,10 +436,14 @@ fn summary(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
             "about": mutant.about,
         })
     });
-    let killers: BTreeMap<_, _> = found
+    let killed = found
         .killers
         .iter()
-        .filter_map(|(id, killer)| Some((*id, (*killer)?)))
+        .filter_map(|(id, killer)| Some((*id, (*killer)?)));
+    let killers: BTreeMap<_, _> = killed.clone().map(|(id, it)| (id, it.check)).collect();
+    let by_luck: BTreeMap<_, _> = killed
+        .filter(|(_, it)| it.seeds > 1)
+        .map(|(id, it)| (id, it.seeds))
         .collect();
     let took = found.benign_took.iter();
     let seconds: BTreeMap<_, _> = took.map(|(id, took)| (id, took.as_secs_f64())).collect();
@@ -445,6 +457,7 @@ fn summary(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
         "benign_seconds": seconds,
         "survivors": survivors.collect::<Vec<_>>(),
         "killers": killers,
+        "seeds": by_luck,
         "classes": classes(found, mutants),
         "replicas": replicas(found),
     })

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all, try_join3};
 use larder_traits::{
     BackendError, Classify, Durability, ErrorKind, ExpirationPolicy, Metadata, ObjectId,
     Outcome as Effect,
@@ -17,7 +17,10 @@ use super::objects::{chunks, far, id, id_of_len, len_max, name};
 use super::{cancel, faults, lin, time, work};
 use crate::backend::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{dropped_neighbours, failing_neighbours, many_handles, pattern, refused};
+use crate::checks::{
+    busy_neighbours, dropped_neighbours, exchange, failing_neighbours, many_handles, pattern,
+    refused,
+};
 use crate::cx::{Cx, brief};
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -62,6 +65,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
     many_handles("C-2.3").run(|cx| Box::pin(c_2_3(cx))),
+    busy_neighbours("C-2.4").run(|cx| Box::pin(c_2_4(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
@@ -225,6 +229,59 @@ pub(in crate::checks) async fn one_of_many<W: fixture::World + ?Sized>(
     for handle in [&first, &open("late").await?] {
         check("an object after many came and went", handle, &last).await?;
         handle.put(&id, &Metadata::new(), last.clone()).await?;
+    }
+    Ok(())
+}
+
+async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
+    busy(cx, async |name| cx.open_as(name, "p").await).await
+}
+
+/// C-2.4, by handles of either contract.
+pub(in crate::checks) async fn busy<W: fixture::World + ?Sized>(
+    cx: &Cx<W>,
+    open: impl AsyncFn(&'static str) -> Result<Handle, Stop>,
+) -> Outcome {
+    let (a, b) = (open("a").await?, open("b").await?);
+    let plain = Metadata::new();
+    let check = async |what: &str, handle: &Handle, key: &str, payload: Option<&Bytes>| {
+        let found = handle.get(&name(key)).await?.map(|object| object.payload);
+        cx.eq(what, &found, &payload.cloned())
+    };
+    let stays = Bytes::from(pattern("stays", 5_000));
+    a.put(&name("stays"), &plain, stays.clone()).await?;
+    let mut idle = open("idle").await?;
+    for round in 0..cx.times(40, 6) {
+        // Now and then over what an earlier round has put.
+        let [long, short, goes] =
+            ["long", "short", "goes"].map(|word| format!("{word}{}", round % 4));
+        b.put(&name(&goes), &plain, "here").await?;
+        let [by_a, by_b] = [70_000, 300].map(|len| Bytes::from(pattern(&format!("{round}"), len)));
+        let ids = [&long, &short, &goes].map(|key| name(key));
+        let writes = try_join3(
+            a.put_chunks(
+                &ids[0],
+                &plain,
+                vec![by_a.slice(..30_000), by_a.slice(30_000..)],
+            ),
+            b.put(&ids[1], &plain, by_b.clone()),
+            a.delete(&ids[2]),
+        );
+        let what = "while handles come and go";
+        let reads = try_join(
+            check(what, &a, "stays", Some(&stays)),
+            check(what, &b, "never", None),
+        );
+        // All of them go on meanwhile: an open or a close may have to wait for one of them.
+        let others = exchange(round, idle, open("fresh"));
+        let (_, _, fresh) = try_join3(writes, reads, others).await?;
+        idle = fresh;
+        let what = "after handles came and went";
+        for handle in [&a, &b, &idle] {
+            check(what, handle, &long, Some(&by_a)).await?;
+            check(what, handle, &short, Some(&by_b)).await?;
+            check(what, handle, &goes, None).await?;
+        }
     }
     Ok(())
 }

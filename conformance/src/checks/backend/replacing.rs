@@ -15,9 +15,11 @@ use super::objects::{chunks, far, len_max, name};
 use super::{lifecycle, lin, work};
 use crate::backend::{Handle, Object, World, collect};
 use crate::check::{Check, Engine, Outcome, Stop, describe};
-use crate::checks::{contents, pattern};
+use crate::checks::{contents, pattern, seen_once};
 use crate::cx::{Cx, brief};
+use crate::engine::fault::{self, each_met, enough};
 use crate::engine::kill;
+use crate::fixture::FaultKind;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
     Check::new(
@@ -66,6 +68,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("a place made ready that is taken for an object, the first pieces of one")
     .run(|cx| Box::pin(bk_1_7(cx))),
+    seen_once("BK-1.8").run(|cx| Box::pin(bk_1_8(cx))),
 ];
 
 /// The error of a caller's own stream, told from others by its number.
@@ -330,4 +333,46 @@ async fn bk_1_7(cx: &Cx<dyn World>) -> Outcome {
         cx.eq(what, &b.get(&id).await?, &Some(object("new", &new)))?;
     }
     Ok(())
+}
+
+async fn bk_1_8(cx: &Cx<dyn World>) -> Outcome {
+    let faults = cx.faults()?;
+    let (a, b) = cx.open_two("p").await?;
+    let plain = Metadata::new();
+    let patience = fault::patience(a.put(&name("healthy"), &plain, "1")).await?;
+    let mut met = 0;
+    for new in [Some("new"), None] {
+        met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
+            let method = new.map_or("delete", |_| "put");
+            let id = name(&format!("{method} {nth}"));
+            // What comes before the call in question is not to fail.
+            faults.disarm();
+            a.put(&id, &plain, "old").await?;
+            let call = async {
+                let ended = match new {
+                    Some(new) => a.try_put(&id, &plain, vec![Bytes::from(new)]).await,
+                    None => a.try_delete(&id).await,
+                };
+                drop(ended);
+            };
+            let is_seen = async || {
+                let found = b.try_get(&id).await;
+                found.is_ok_and(|found| found.map(|it| it.payload) == new.map(Bytes::from))
+            };
+            let later = Bytes::from_static(b"later");
+            let over = async || b.try_put(&id, &plain, vec![later.clone()]).await.is_ok();
+            let stays = async || {
+                for handle in [&b, &a] {
+                    let found = handle.get(&id).await?.map(|it| it.payload);
+                    let what = format!("put over a {method} whose answer {nth} was lost");
+                    cx.eq(what, &found, &Some(later.clone()))?;
+                }
+                Ok(())
+            };
+            faults.arm(nth, FaultKind::ErrorAfter);
+            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+        })
+        .await?;
+    }
+    enough(met)
 }

@@ -18,7 +18,9 @@ use super::{
 };
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{dropped_neighbours, failing_neighbours, pattern, refused};
+use crate::checks::{
+    busy_neighbours, dropped_neighbours, exchange, failing_neighbours, pattern, refused,
+};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -65,12 +67,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     )
     .kills("what a handle takes and does not give back")
     .run(|cx| Box::pin(c_2_3(cx))),
-    Check::new(
-        "C-2.4",
-        "calls that are under way do what they say while other handles of the place open and close",
-    )
-    .kills("what others have under way is cleared by an open, or ended by a close")
-    .run(|cx| Box::pin(c_2_4(cx))),
+    busy_neighbours("C-2.4").run(|cx| Box::pin(c_2_4(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
@@ -213,7 +210,6 @@ async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
-    const PAUSES: [usize; 5] = [1, 2, 0, 3, 6];
     let (a, b) = cx.open_two("p").await?;
     let mut model = Blobs::default();
     fill(&a, &mut model, "stays", "2.4", 5_000).await?;
@@ -236,22 +232,7 @@ async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
         let still = model.get("stays").map(|value| &value[..]);
         let reads = try_join(get_is(&b, "stays", still), a.list());
         // All of them go on meanwhile: an open or a close may have to wait for one of them.
-        let others = async {
-            for _ in 0..PAUSES[round % PAUSES.len()] {
-                tokio::task::yield_now().await;
-            }
-            if round % 4 == 3 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            // First the one, or first the other.
-            if round % 3 == 0 {
-                let fresh = cx.open_as("fresh", "p").await?;
-                drop(idle);
-                return Ok(fresh);
-            }
-            drop(idle);
-            cx.open_as("fresh", "p").await
-        };
+        let others = exchange(round, idle, cx.open_as("fresh", "p"));
         let (_, ((), listed), fresh) = try_join3(writes, reads, others).await?;
         idle = fresh;
         let is_there = listed.iter().any(|key| key == "stays");

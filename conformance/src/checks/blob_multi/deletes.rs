@@ -5,10 +5,12 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::task::JoinHandle;
 
 use super::set::in_task;
-use super::{IN_FLIGHT, NAMES, all_is, concurrent, fill, get_is, list_is, read_is, same_lines};
+use super::{
+    IN_FLIGHT, NAMES, all_is, concurrent, faults, fill, get_is, list_is, read_is, same_lines,
+};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Check, Engine, Level, Outcome};
-use crate::checks::pattern;
+use crate::checks::{pattern, seen_once};
 use crate::cx::Cx;
 use crate::model::blob_multi::Blobs;
 
@@ -49,6 +51,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .level(Level::Declared)
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(concurrent::bm_6_4(cx))),
+    seen_once("BM-6.5").run(|cx| Box::pin(faults::bm_6_5(cx))),
 ];
 
 async fn bm_5_1(cx: &Cx<dyn World>) -> Outcome {

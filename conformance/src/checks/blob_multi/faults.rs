@@ -8,13 +8,13 @@ use bytes::Bytes;
 use larder_traits::{Atomicity, Classify, ErrorKind, ExternalError, Outcome as Effect};
 
 use super::deadlines::{CLOSE, WATCH};
-use super::fill;
 use super::methods::{Method, READS, Told, WRITES, Watched, only_known_keys, watch};
+use super::{fill, get_is};
 use crate::blob_multi::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::{of_the_medium, pattern};
 use crate::cx::Cx;
-use crate::engine::fault::{each_met, enough};
+use crate::engine::fault::{self, each_met, enough};
 use crate::fixture::{FaultKind, Faults};
 use crate::model::blob_multi::Blobs;
 
@@ -380,4 +380,49 @@ async fn garbled(cx: &Cx<dyn World>, time: Duration) -> Outcome {
         }
     }
     Ok(())
+}
+
+pub(super) async fn bm_6_5(cx: &Cx<dyn World>) -> Outcome {
+    let faults = cx.faults()?;
+    let (a, b) = cx.open_two("p").await?;
+    let patience = fault::patience(a.set("healthy", "1")).await?;
+    let soon = || Instant::now() + ENDS;
+    let mut met = 0;
+    for how in [
+        Some(Atomicity::RequireAtomic),
+        Some(Atomicity::AllowNonAtomic),
+        None,
+    ] {
+        met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
+            let method = how.map_or("delete".into(), |atomic| format!("set {atomic:?}"));
+            let key = format!("{method} {nth}");
+            // What comes before the call in question is not to fail.
+            faults.disarm();
+            a.set(&key, "old").await?;
+            let call = async {
+                let ended = match how {
+                    Some(atomic) => a.try_set(soon(), &key, "new", atomic).await,
+                    None => a.try_delete(soon(), &key).await,
+                };
+                drop(ended);
+            };
+            let is_seen = async || match b.try_get(soon(), &key).await {
+                Ok(Some(value)) => value == b"new" && how.is_some(),
+                Ok(None) => how.is_none(),
+                Err(_) => false,
+            };
+            let atomic = Atomicity::RequireAtomic;
+            let over = async || b.try_set(soon(), &key, "later", atomic).await.is_ok();
+            let stays = async || {
+                for handle in [&b, &a] {
+                    get_is(handle, &key, Some(b"later")).await?;
+                }
+                Ok(())
+            };
+            faults.arm(nth, FaultKind::ErrorAfter);
+            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+        })
+        .await?;
+    }
+    enough(met)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join};
 use larder_traits::{AlignedBlobBuf, BlobGuid, Caps, Classify, ErrorKind, Outcome as Effect};
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ use super::content::{Content, filled, frame, own_frame};
 use super::{failing, guid, reads, threads, work};
 use crate::blob_store::{Batch, World};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
-use crate::checks::{failing_neighbours, many_handles};
+use crate::checks::{busy_neighbours, exchange, failing_neighbours, many_handles};
 use crate::cx::Cx;
 use crate::engine::damage;
 
@@ -52,6 +52,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .gate(shared)
     .run(|cx| Box::pin(c_2_2(cx))),
     many_handles("C-2.3").gate(shared).run(|cx| Box::pin(c_2_3(cx))),
+    busy_neighbours("C-2.4").gate(shared).run(|cx| Box::pin(c_2_4(cx))),
     Check::new(
         "C-3.1",
         "random calls with extreme names and every kind of buffer end without a panic",
@@ -161,6 +162,46 @@ async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
     for handle in [&first, &late] {
         handle.expect("after many came and went", guid(1), Some(last))?;
         handle.write(guid(1), last)?;
+    }
+    Ok(())
+}
+
+async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
+    /// Of each kind, in a round: an open or a close may then meet one of them, wherever it falls.
+    const CALLS: u64 = 12;
+    let (a, b) = cx.open_two("p").await?;
+    a.write(guid(1), 1)?;
+    let mut idle = cx.open_as("idle", "p").await?;
+    for (round, nth) in (0..cx.times(40, 6)).zip(1_u64..) {
+        let [kept, gone] = [100, 200].map(|first| (first..first + CALLS).map(|it| guid(it.into())));
+        for name in gone.clone() {
+            b.write(name, nth)?;
+        }
+        let (writer, deleter) = (a.clone(), b.clone());
+        let (to_write, to_delete) = (kept.clone(), gone.clone());
+        let writes: threads::Job = Box::new(move |_| {
+            for name in to_write {
+                writer.write(name, nth)?;
+                writer.expect("while handles come and go", guid(1), Some(1))?;
+            }
+            Ok(())
+        });
+        let deletes: threads::Job = Box::new(move |_| {
+            for name in to_delete {
+                deleter.delete(name)?;
+            }
+            deleter.flush()
+        });
+        let calls = threads::threads(cx, vec![writes, deletes], Vec::new());
+        let others = exchange(round, idle, cx.open_as("fresh", "p"));
+        ((), idle) = try_join(calls, others).await?;
+        let what = "after handles came and went";
+        for handle in [&a, &b, &idle] {
+            for (kept, gone) in kept.clone().zip(gone.clone()) {
+                handle.expect(what, kept, Some(nth))?;
+                handle.expect(what, gone, None)?;
+            }
+        }
     }
     Ok(())
 }

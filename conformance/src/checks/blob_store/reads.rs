@@ -387,8 +387,9 @@ pub(super) async fn bs_2_8(cx: &Cx<dyn World>) -> Outcome {
                 let name = guid(near);
                 let now = change(&a, how, name, tag + 5)?;
                 let (reader, other) = if turn % 3 == 0 { (&a, &b) } else { (&b, &a) };
-                for look in Look::ALL {
-                    look.at(cx, reader, name, now)?;
+                // Each time another one first, before what the others leave behind.
+                for at in 0..Look::ALL.len() {
+                    Look::ALL[(at + turn) % Look::ALL.len()].at(cx, reader, name, now)?;
                 }
                 other.expect("after a change", name, now)?;
                 if near != 10 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join, try_join3};
 use larder_traits::{Change, ChangeId, Classify, ErrorKind, Outcome as Effect, Step, WriterId};
 use proptest::prelude::*;
 
@@ -11,8 +11,10 @@ use super::{
 };
 use crate::change_log::World;
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{dropped_neighbours, ended, failing_neighbours, many_handles};
-use crate::cx::Cx;
+use crate::checks::{
+    busy_neighbours, dropped_neighbours, ended, exchange, failing_neighbours, many_handles,
+};
+use crate::cx::{Cx, brief};
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
 
@@ -52,6 +54,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
     many_handles("C-2.3").run(|cx| Box::pin(c_2_3(cx))),
+    busy_neighbours("C-2.4").run(|cx| Box::pin(c_2_4(cx))),
     Check::new(
         "C-3.1",
         "random and extreme arguments of every method end in an answer or a classified refusal",
@@ -228,6 +231,54 @@ fn times() -> Vec<SystemTime> {
         times.extend(epoch.checked_sub(span));
     }
     times
+}
+
+async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    let other = [change(0, 0)];
+    b.record(writer(9), &other[0]).await?;
+    for (number, end) in [(1, at(10_000)), (2, for_ever()), (9, for_ever())] {
+        b.renew(writer(number), end).await?;
+    }
+    let mut own = Vec::new();
+    let mut idle = cx.open_as("idle", "p").await?;
+    for (round, nth) in (0..cx.times(40, 6)).zip(1_u64..) {
+        let [recorded, completed] = [change(2 * nth, 0), change(2 * nth + 1, 0)];
+        // In each round one whose lease has ended.
+        let (gone, taken) = (writer(100 + nth), change(1_000 + nth, 0));
+        b.record(writer(1), &completed).await?;
+        b.record(gone, &taken).await?;
+        let until = at(10_000 + nth);
+        let writes = try_join3(
+            a.record(writer(1), &recorded),
+            b.complete(writer(1), completed.id),
+            b.renew(writer(1), until),
+        );
+        let what = "while handles come and go";
+        let reads = try_join(
+            a.claim(writer(2), at(5_000), usize::MAX),
+            b.expect(what, writer(9), &other),
+        );
+        let others = exchange(round, idle, cx.open_as("fresh", "p"));
+        let (_, (claimed, ()), fresh) = try_join3(writes, reads, others).await?;
+        idle = fresh;
+        own.push(recorded);
+        let what = "claimed while handles come and go";
+        cx.require(
+            claimed.contains(&taken),
+            what,
+            brief(&claimed),
+            brief(&taken),
+        )?;
+        let what = "after handles came and went";
+        for handle in [&a, &b, &idle] {
+            handle.expect(what, writer(1), &own).await?;
+            handle.expect(what, gone, &[]).await?;
+        }
+        let claimed = idle.claim(writer(3), at(10_000), usize::MAX).await?;
+        cx.eq("under the lease of that round", &claimed, &Vec::new())?;
+    }
+    Ok(())
 }
 
 async fn c_3_1(cx: &Cx<dyn World>) -> Outcome {

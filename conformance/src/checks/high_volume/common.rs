@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all, try_join3};
 use larder_traits::{
     Durability, ErrorKind, ExpirationPolicy, Metadata, TieredMetadata, TieredWrite, Tombstone,
 };
@@ -15,7 +15,10 @@ use crate::checks::backend::calls::Subject;
 use crate::checks::backend::common as plain;
 use crate::checks::backend::objects::{far, id_of_len, name};
 use crate::checks::backend::{cancel, faults, time, work};
-use crate::checks::{dropped_neighbours, failing_neighbours, many_handles, pattern, refused};
+use crate::checks::{
+    busy_neighbours, dropped_neighbours, exchange, failing_neighbours, many_handles, pattern,
+    refused,
+};
 use crate::cx::{Cx, brief};
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -62,6 +65,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
     many_handles("C-2.3").run(|cx| Box::pin(c_2_3(cx))),
+    busy_neighbours("C-2.4").run(|cx| Box::pin(c_2_4(cx))),
     Check::new("C-3.1", "random and extreme arguments to every method")
         .kills("panic, overflow")
         .run(|cx| Box::pin(c_3_1(cx))),
@@ -178,6 +182,53 @@ async fn c_2_1(cx: &Cx<dyn World>) -> Outcome {
 async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
     let open = async |name| Ok(cx.open_as(name, "p").await?.plain().clone());
     plain::one_of_many(cx, open).await
+}
+
+async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
+    let open = async |name| Ok(cx.open_as(name, "p").await?.plain().clone());
+    plain::busy(cx, open).await?;
+    let (a, b) = cx.open_two("p").await?;
+    let mut idle = cx.open_as("idle", "p").await?;
+    let moved = name("moved");
+    let mut last = None;
+    for round in 0..cx.times(40, 6) {
+        let made = name(&format!("made{round}"));
+        let next = to(&format!("t{round}"));
+        let current = last.as_ref().map(|it: &Tombstone| it.target.clone());
+        let swaps = try_join(
+            a.swap(
+                &moved,
+                current.as_ref(),
+                TieredWrite::Tombstone(next.clone()),
+            ),
+            b.swap(&made, None, TieredWrite::Tombstone(next.clone())),
+        );
+        let still = last.map(Row::Redirect);
+        // All of them go on meanwhile: an open or a close may have to wait for one of them.
+        let others = exchange(round, idle, cx.open_as("fresh", "p"));
+        let (won, seen, fresh) = try_join3(swaps, b.row(&moved), others).await?;
+        idle = fresh;
+        let pointed = Some(Row::Redirect(next.clone()));
+        cx.eq("swaps while handles come and go", &won, &(true, true))?;
+        let is_either = seen == still || seen == pointed;
+        cx.require(
+            is_either,
+            "a redirect while it is swapped",
+            brief(&seen),
+            "the old one or the new",
+        )?;
+        for handle in [&a, &b, &idle] {
+            for id in [&moved, &made] {
+                cx.eq(
+                    "a redirect after handles came and went",
+                    &handle.row(id).await?,
+                    &pointed,
+                )?;
+            }
+        }
+        last = Some(next);
+    }
+    Ok(())
 }
 
 async fn c_2_2(cx: &Cx<dyn World>) -> Outcome {

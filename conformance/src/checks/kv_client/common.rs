@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join, try_join3};
 use larder_traits::{Classify, ErrorKind, Outcome as Effect};
 use proptest::prelude::*;
 
 use super::{bytes, concurrent, dropped, ends, failing, invalid, lives, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop, describe};
-use crate::checks::{dropped_neighbours, ended, failing_neighbours, many_handles, pattern};
+use crate::checks::{
+    busy_neighbours, dropped_neighbours, ended, exchange, failing_neighbours, many_handles, pattern,
+};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -50,6 +52,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("close destroys shared state")
     .run(|cx| Box::pin(c_2_2(cx))),
     many_handles("C-2.3").run(|cx| Box::pin(c_2_3(cx))),
+    busy_neighbours("C-2.4").run(|cx| Box::pin(c_2_4(cx))),
     Check::new(
         "C-3.1",
         "random and extreme arguments of every method end in an answer or a classified refusal",
@@ -211,6 +214,47 @@ async fn c_2_3(cx: &Cx<dyn World>) -> Outcome {
         let what = "after many came and went";
         handle.expect(what, "k", Some(last.as_bytes())).await?;
         handle.put("k", &last).await?;
+    }
+    Ok(())
+}
+
+async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
+    let (a, b) = cx.open_two("p").await?;
+    a.put("stays", "1").await?;
+    let mut idle = cx.open_as("idle", "p").await?;
+    for round in 0..cx.times(40, 6) {
+        // Now and then over what an earlier round has put.
+        let [put, lives, goes] =
+            ["put", "lives", "goes"].map(|word| format!("{word}{}", round % 4));
+        b.put(&goes, "here").await?;
+        let value = format!("of round {round}");
+        let writes = try_join3(
+            a.put(&put, &value),
+            b.put_with_ttl(&lives, &value, 3_600),
+            a.delete(&goes),
+        );
+        let keys = ["stays", "never"].map(bytes);
+        let reads = try_join(
+            b.expect("while handles come and go", "stays", Some(b"1")),
+            a.get_multi(&keys),
+        );
+        // All of them go on meanwhile: an open or a close may have to wait for one of them.
+        let others = exchange(round, idle, cx.open_as("fresh", "p"));
+        let (_, ((), many), fresh) = try_join3(writes, reads, others).await?;
+        cx.eq(
+            "get_multi, while handles come and go",
+            &many,
+            &vec![Some(bytes("1")), None],
+        )?;
+        idle = fresh;
+        for (reader, key) in [(&b, &put), (&a, &lives), (&idle, &put), (&idle, &lives)] {
+            let what = "after handles came and went";
+            reader.expect(what, key, Some(value.as_bytes())).await?;
+        }
+        for reader in [&b, &idle] {
+            let what = "deleted while handles came and went";
+            reader.expect(what, &goes, None).await?;
+        }
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::check::{Outcome, Stop, describe};
 use crate::checks::{of_the_medium, pattern};
 use crate::cx::Cx;
 use crate::engine::canary::{self, Canary};
-use crate::engine::fault::{each_met, enough};
+use crate::engine::fault::{self, each_met, enough};
 use crate::fixture::{FaultKind, Faults};
 use crate::kv_client::{Handle, World, show_value};
 
@@ -303,4 +303,44 @@ pub(super) async fn kv_8_2(cx: &Cx<dyn World>) -> Outcome {
         bench.met.fetch_add(met, Ordering::Relaxed);
     }
     bench.watch().await
+}
+
+pub(super) async fn kv_7_4(cx: &Cx<dyn World>) -> Outcome {
+    let faults = cx.faults()?;
+    let (a, b) = cx.open_two("p").await?;
+    let patience = fault::patience(a.put("healthy", "1")).await?;
+    let mut met = 0;
+    for method in [Method::Put, Method::PutWithTtl, Method::Delete] {
+        met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
+            let key = format!("{method:?} {nth}");
+            // What comes before the call in question is not to fail.
+            faults.disarm();
+            a.put(&key, "old").await?;
+            let call = async {
+                let ended = match method {
+                    Method::Delete => a.try_delete(key.as_bytes()).await,
+                    Method::Put => a.try_put(key.as_bytes(), b"new").await,
+                    _ => a.try_put_with_ttl(key.as_bytes(), b"new", 86_400).await,
+                };
+                drop(ended);
+            };
+            let is_seen = async || match b.try_get(key.as_bytes()).await {
+                Ok(Some(value)) => value == "new" && method != Method::Delete,
+                Ok(None) => method == Method::Delete,
+                Err(_) => false,
+            };
+            let over = async || b.try_put(key.as_bytes(), b"later").await.is_ok();
+            let stays = async || {
+                let what = format!("put over {method:?} whose answer {nth} was lost");
+                for handle in [&b, &a] {
+                    handle.expect(&what, &key, Some(b"later")).await?;
+                }
+                Ok(())
+            };
+            faults.arm(nth, FaultKind::ErrorAfter);
+            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+        })
+        .await?;
+    }
+    enough(met)
 }

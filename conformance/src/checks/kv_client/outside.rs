@@ -7,6 +7,7 @@ use larder_traits::{Caps, Classify, Durability, ErrorKind, KvClientError, Outcom
 
 use super::{bytes, concurrent, ends, failing, work};
 use crate::check::{Check, Engine, Gate, Level, Outcome, Stop, describe};
+use crate::checks::seen_once;
 use crate::cx::Cx;
 use crate::engine::kill::{self, End};
 use crate::engine::power;
@@ -34,6 +35,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("old leader serves")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(concurrent::kv_7_3(cx))),
+    seen_once("KV-7.4").run(|cx| Box::pin(failing::kv_7_4(cx))),
     Check::new(
         "KV-8.1",
         "calls in flight at a shutdown, and every call after it, end as ChannelClosed in a second",

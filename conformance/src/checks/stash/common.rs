@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join3};
 use larder_traits::stash::{Append, RawRow, StashDriver, StashDriverExt, StashOp, codec};
 use larder_traits::{Clock, Diff, ErrorKind, StashCollection, StashError, Timestamp};
 use proptest::prelude::*;
 
 use super::{Names, at, both_read, concurrent, drops, empty, faults, pages, row, work};
 use crate::check::{Check, Engine, Level, Outcome, Stop};
-use crate::checks::{dropped_neighbours, failing_neighbours, many_handles, refused};
+use crate::checks::{
+    busy_neighbours, dropped_neighbours, exchange, failing_neighbours, many_handles, refused,
+};
 use crate::cx::Cx;
 use crate::engine::damage;
 use crate::engine::meeting::Harm;
@@ -59,6 +61,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("cache by count or by frontier")
     .run(|cx| Box::pin(pages::c_2_3(cx))),
     many_handles("C-2.4").run(|cx| Box::pin(c_2_4(cx))),
+    busy_neighbours("C-2.5").run(|cx| Box::pin(c_2_5(cx))),
     Check::new(
         "C-3.1",
         "random and extreme arguments to every method: an answer or an error",
@@ -177,6 +180,46 @@ async fn c_2_4(cx: &Cx<dyn World>) -> Outcome {
         let seen = handle.iter(c).await?;
         cx.eq("the rows after many came and went", &seen, &rows)?;
         handle.seal(c, at(2)).await?;
+    }
+    Ok(())
+}
+
+async fn c_2_5(cx: &Cx<dyn World>) -> Outcome {
+    let (mut a, mut b) = cx.open_two("p").await?;
+    let c: Names = a.collection("c").await?;
+    let other: Names = b.collection("other").await?;
+    let mut idle = cx.open_as("idle", "p").await?;
+    let mut rows = Vec::new();
+    for (round, time) in (0..cx.times(40, 6)).zip(1..) {
+        let key = format!("{round:03}");
+        let appends = async {
+            a.update(c, (key.clone(), "a".into()), time, 1).await?;
+            // Nothing that another handle does moves a frontier of this one.
+            a.seal(c, at(time)).await?;
+            Ok::<_, Stop>(a.iter(c).await?)
+        };
+        let others = async {
+            let entry = ((key.clone(), "b".into()), time, 1);
+            b.update_many(other, vec![entry]).await?;
+            b.seal(other, at(time + 1)).await?;
+            b.compact(other, at(time)).await?;
+            Ok::<_, Stop>(b.consolidate(other).await?)
+        };
+        // All of them go on meanwhile: an open or a close may have to wait for one of them.
+        let exchange = exchange(round, idle, cx.open_as("fresh", "p"));
+        let (seen, (), fresh) = try_join3(appends, others, exchange).await?;
+        idle = fresh;
+        rows.push(row(&key, "a", time, 1));
+        cx.eq("rows while handles come and go", &seen, &rows)?;
+        for handle in [&mut b, &mut idle] {
+            let seen = handle.iter(c).await?;
+            cx.eq("rows after handles came and went", &seen, &rows)?;
+            let uppers = (handle.upper(c).await?, handle.upper(other).await?);
+            let expected = (at(time), at(time + 1));
+            cx.eq("frontiers after handles came and went", &uppers, &expected)?;
+        }
+        let count = idle.iter(other).await?.len();
+        cx.eq("rows of the other collection", &count, &rows.len())?;
     }
     Ok(())
 }

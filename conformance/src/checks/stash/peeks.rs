@@ -1,10 +1,14 @@
 //! ST-11: the sealed contents.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use larder_traits::{Antichain, Diff, StashError, Timestamp};
+use tokio::task::JoinHandle;
 
 use super::changes::extremes;
+use super::handles::ended;
 use super::operations::{Looks, Weights, lists, of_texts};
 use super::{Names, at, empty, refuses, row, sealed};
 use crate::check::{Check, Engine, Outcome, Stop};
@@ -257,20 +261,30 @@ async fn peek_bad(
     Ok((one, b.peek_key_one(c, &"bad".to_owned()).await))
 }
 
-/// How many times the key is moved while others look.
+/// How many times the key is moved at least, and at most, while others look.
 const MOVES: i64 = 60;
+const MOVES_MAX: i64 = 2_000;
+
+/// How many times each of them looks, unless the moves are over before.
+const PEEKS: usize = 40;
 
 async fn st_11_4(cx: &Cx<dyn World>) -> Outcome {
     let mut a = cx.open("p").await?;
     let c: Names = a.collection("c").await?;
     a.update(c, ("k".into(), "0".into()), 0, 1).await?;
     a.seal(c, at(1)).await?;
-    let readers = ["b", "c"].map(|name| cx.open_as(name, "p"));
+    let at_work = Arc::new(AtomicUsize::new(0));
     let mut running = Vec::new();
-    for reader in readers {
-        running.push(tokio::spawn(watch(reader.await?, c)));
+    for name in ["b", "c"] {
+        let reader = cx.open_as(name, "p").await?;
+        running.push(tokio::spawn(watch(reader, c, Arc::downgrade(&at_work))));
     }
-    for time in 1..=MOVES {
+    // A store that moves much faster than it reads has to move on until it was read now and then.
+    let is_watched = || at_work.load(Ordering::Relaxed) >= 2 * PEEKS;
+    for time in 1..MOVES_MAX {
+        if time > MOVES && (is_watched() || running.iter().any(JoinHandle::is_finished)) {
+            break;
+        }
         let rows = vec![
             row("k", &(time - 1).to_string(), time, -1),
             row("k", &time.to_string(), time, 1),
@@ -283,18 +297,17 @@ async fn st_11_4(cx: &Cx<dyn World>) -> Outcome {
         }
         tokio::task::yield_now().await;
     }
+    drop(at_work);
     for reader in running {
-        reader
-            .await
-            .map_err(|e| Stop::fail("a reader", e.to_string(), "an end"))??;
+        ended(reader.await)?;
     }
     Ok(())
 }
 
-/// Peeks until the last move, each time at one value that is not older than the one before.
-async fn watch(mut reader: Handle, c: Names) -> Outcome {
+/// Peeks as long as the values move, each time at one that is not older than the one before.
+async fn watch(mut reader: Handle, c: Names, at_work: Weak<AtomicUsize>) -> Outcome {
     let mut last = 0;
-    while last < MOVES {
+    while let Some(peeks) = at_work.upgrade() {
         let seen = reader.peek(c).await?;
         let [(_, value, 1)] = &seen[..] else {
             let observed = crate::cx::brief(&seen);
@@ -318,6 +331,8 @@ async fn watch(mut reader: Handle, c: Names) -> Outcome {
                 "a value",
             ));
         }
+        peeks.fetch_add(1, Ordering::Relaxed);
+        drop(peeks);
         tokio::task::yield_now().await;
     }
     Ok(())

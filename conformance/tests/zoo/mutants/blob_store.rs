@@ -29,6 +29,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         batches::flushes(),
         handles::buffers(),
         handles::handles(),
+        handles::neighbours(),
         concurrent::concurrent(),
         failing::failing(),
         neighbours::neighbours(),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use larder_conformance::Engine;
 use larder_conformance::model::high_volume::Row;
@@ -16,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::{m, stored};
 use crate::mutants::Mutant;
 use crate::reference::high_volume::{Answer, Place, Read, Store, collect, invalid, len_u64};
-use crate::reference::medium::PATIENCE;
+use crate::reference::medium::{PATIENCE, Trouble};
 use crate::reference::{Due, gap, lock};
 
 pub(super) fn combined() -> Vec<Mutant> {
@@ -27,6 +28,8 @@ pub(super) fn combined() -> Vec<Mutant> {
         joins(),
         replacements(),
         names(),
+        neighbours(),
+        again(),
     ]
     .into_iter()
     .flatten()
@@ -363,4 +366,125 @@ fn names() -> Vec<Mutant> {
             },
         ),
     ]
+}
+
+fn neighbours() -> Vec<Mutant> {
+    vec![
+        m(
+            "bk-close-ends-puts-of-others",
+            "C-2",
+            &["BK-1"],
+            "handles share a pool of connections, and the end of one of them ends the puts that others have under way",
+            |s| {
+                s.slow_put = Some(Box::new(|place, id, row| {
+                    async move {
+                        let closed = place.counter.load(SeqCst);
+                        gap().await;
+                        if place.counter.load(SeqCst) != closed {
+                            let why = "the pool was closed";
+                            return Err(Fault::not_applied(ErrorKind::Closed, why).into());
+                        }
+                        place.write(&id, row);
+                        Ok(())
+                    }
+                    .boxed()
+                }));
+                s.close = Box::new(|place| {
+                    place.counter.fetch_add(1, SeqCst);
+                });
+            },
+        ),
+        // As the sweep of unfinished uploads at a start, where others are at work.
+        m(
+            "bk-open-sweeps-uploads",
+            "C-2",
+            &["BK-1"],
+            "opening a place sweeps its uploads, those under way among them, and such a put takes its own for done",
+            |s| {
+                lock(&s.place.notes).clear();
+                s.slow_put = Some(Box::new(|place, id, row| {
+                    async move {
+                        lock(&place.notes).insert(id.clone(), row);
+                        gap().await;
+                        if let Some(row) = lock(&place.notes).remove(&id) {
+                            place.write(&id, row);
+                        }
+                        Ok(())
+                    }
+                    .boxed()
+                }));
+            },
+        ),
+        m(
+            "bk-close-cuts-bodies-of-others",
+            "C-2",
+            &["BK-1", "BK-2"],
+            "a get that is under way while a handle is closed finds nothing",
+            |s| {
+                s.slow_read = Some(Box::new(|place, _, id| {
+                    async move {
+                        let closed = place.counter.load(SeqCst);
+                        gap().await;
+                        let is_same = place.counter.load(SeqCst) == closed;
+                        Ok(is_same.then(|| place.access(&id)).flatten())
+                    }
+                    .boxed()
+                }));
+                s.close = Box::new(|place| {
+                    place.counter.fetch_add(1, SeqCst);
+                });
+            },
+        ),
+    ]
+}
+
+fn again() -> Vec<Mutant> {
+    let mutants = vec![
+        m(
+            "bk-put-again-over-newer",
+            "BK-1",
+            &["C-1", "HV-7"],
+            "a put whose answer was lost is made again after a pause, over what others have put meanwhile",
+            |s| {
+                s.slow_put = Some(Box::new(|place, id, row| {
+                    again_after_a_pause(place, move |place| place.write(&id, row.clone()))
+                }));
+            },
+        ),
+        m(
+            "bk-delete-again-over-newer",
+            "BK-1",
+            &["C-1", "HV-7", "BK-3"],
+            "a delete whose answer was lost is made again after a pause, over what others have put meanwhile",
+            |s| {
+                s.slow_delete = Some(Box::new(|place, id| {
+                    again_after_a_pause(place, move |place| place.remove(&id))
+                }));
+            },
+        ),
+    ];
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Fault);
+    mutants.into_iter().map(awaiting).collect()
+}
+
+/// Does it, and does it again a little later where the answer is lost.
+fn again_after_a_pause(
+    place: Arc<Place>,
+    act: impl Fn(&Place) + Send + Sync + 'static,
+) -> BoxFuture<'static, Answer<()>> {
+    async move {
+        for _ in 0..2 {
+            let step = || {
+                let _step = lock(&place.step);
+                act(&place);
+            };
+            match place.medium.timed(step).await {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(trouble) => return Err(trouble.at_commit().into()),
+            }
+        }
+        Err(Trouble::Lost.after().into())
+    }
+    .boxed()
 }

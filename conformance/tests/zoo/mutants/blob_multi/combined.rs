@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use larder_conformance::{Caps, Engine};
 use larder_traits::blob_multi::slice_of;
 use larder_traits::{Atomicity, BlobInfo, ErrorKind, Fault};
@@ -125,6 +126,27 @@ fn deletes() -> Vec<Mutant> {
     ]
 }
 
+/// Does it, and does it again a little later where the answer is lost.
+fn again_after_a_pause(
+    place: Arc<Place>,
+    deadline: Instant,
+    act: impl Fn(&Place) -> Answer<()> + Send + Sync + 'static,
+) -> BoxFuture<'static, Answer<()>> {
+    async move {
+        for _ in 0..2 {
+            let sent = place.medium.call(|| act(&place));
+            let ended = timeout_at(deadline.into(), sent).await;
+            match ended.unwrap_or(Err(Trouble::Late)) {
+                Ok(done) => return done,
+                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(trouble) => return Err(trouble.at_commit().into()),
+            }
+        }
+        Err(Trouble::Lost.after().into())
+    }
+    .boxed()
+}
+
 fn failing_deletes() -> Vec<Mutant> {
     let mutants = vec![
         m(
@@ -182,6 +204,30 @@ fn failing_deletes() -> Vec<Mutant> {
                         ended.unwrap_or_else(|trouble| Err(trouble.after().into()))
                     }
                     .boxed()
+                }));
+            },
+        ),
+        m(
+            "bm-delete-again-over-newer",
+            "BM-6",
+            &["BM-5", "BM-12", "C-1", "BM-1"],
+            "a delete whose answer was lost is sent again after a pause, over what others have set meanwhile",
+            |s| {
+                s.slow_delete = Some(Box::new(|place, deadline, key| {
+                    again_after_a_pause(place, deadline, move |place| place.delete(&key))
+                }));
+            },
+        ),
+        m(
+            "bm-set-again-over-newer",
+            "BM-6",
+            &["BM-4", "BM-12", "C-1", "BM-1"],
+            "a set whose answer was lost is sent again after a pause, over what others have set meanwhile",
+            |s| {
+                s.slow_set = Some(Box::new(|place, deadline, key, value| {
+                    again_after_a_pause(place, deadline, move |place| {
+                        place.set(&key, value.clone())
+                    })
                 }));
             },
         ),
@@ -609,7 +655,7 @@ fn queues() -> Vec<Mutant> {
 }
 
 fn handles() -> Vec<Mutant> {
-    let mutants = vec![
+    vec![
         m(
             "bm-close-ends-calls-of-others",
             "C-2",
@@ -673,7 +719,5 @@ fn handles() -> Vec<Mutant> {
                 }));
             },
         ),
-    ];
-    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Lin);
-    mutants.into_iter().map(awaiting).collect()
+    ]
 }

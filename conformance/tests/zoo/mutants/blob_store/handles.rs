@@ -9,7 +9,7 @@ use larder_traits::{BlobGuid, BlobStoreCaps, ErrorKind, Fault, FrameHome, FrameP
 use super::{SECTOR, m, with_caps};
 use crate::mutants::Mutant;
 use crate::reference::blob_store::{CAPS, Packed};
-use crate::reference::lock;
+use crate::reference::{blocking_gap, lock};
 
 pub(super) fn buffers() -> Vec<Mutant> {
     vec![
@@ -212,6 +212,48 @@ pub(super) fn handles() -> Vec<Mutant> {
             |s| {
                 s.close = Box::new(|place| {
                     place.handles.fetch_add(1, SeqCst);
+                });
+            },
+        ),
+    ]
+}
+
+pub(super) fn neighbours() -> Vec<Mutant> {
+    vec![
+        m(
+            "bs-close-ends-writes-of-others",
+            "C-2",
+            &["BS-2"],
+            "handles share a ring, and the end of one of them cancels the writes that others have under way",
+            |s| {
+                s.write = Box::new(|place, guid, src| {
+                    let closed = place.counter.load(SeqCst);
+                    blocking_gap();
+                    if place.counter.load(SeqCst) != closed {
+                        let why = "the ring was closed";
+                        return Err(Fault::not_applied(ErrorKind::Closed, why).into());
+                    }
+                    place.write(guid, src)
+                });
+                s.close = Box::new(|place| {
+                    place.counter.fetch_add(1, SeqCst);
+                });
+            },
+        ),
+        m(
+            "bs-open-brings-back-the-deleted",
+            "C-2",
+            &["BS-5", "BS-2"],
+            "a delete strikes out its entry once the file is closed up, in the index as it was read before, which an open reads anew",
+            |s| {
+                s.place.counter.fetch_add(1, SeqCst);
+                s.delete = Box::new(|place, guid| {
+                    let opened = place.counter.load(SeqCst);
+                    blocking_gap();
+                    if place.counter.load(SeqCst) != opened {
+                        return Ok(());
+                    }
+                    place.delete(guid)
                 });
             },
         ),

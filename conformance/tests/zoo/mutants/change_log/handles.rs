@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use larder_traits::{Change, WriterId};
+use futures_util::FutureExt;
+use larder_traits::{Change, ErrorKind, Fault, WriterId};
 
 use super::m;
 use crate::mutants::Mutant;
 use crate::reference::change_log::Book;
-use crate::reference::lock;
+use crate::reference::{gap, lock};
 
 pub(super) fn handles() -> Vec<Mutant> {
-    [memories(), opens()].into_iter().flatten().collect()
+    [memories(), opens(), neighbours()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn memories() -> Vec<Mutant> {
@@ -177,6 +181,82 @@ fn opens() -> Vec<Mutant> {
                     let own = lock(&own);
                     log.book.changes.retain(|id, _| !own.contains(id));
                 });
+            },
+        ),
+    ]
+}
+
+fn neighbours() -> Vec<Mutant> {
+    vec![
+        m(
+            "cl-close-ends-records-of-others",
+            "C-2",
+            &["CL-6"],
+            "handles share a connection, and the end of one of them ends the records that others have under way",
+            |s| {
+                s.slow_record = Some(Box::new(|place, writer, change| {
+                    async move {
+                        let closed = lock(&place.log).counter;
+                        gap().await;
+                        let mut log = lock(&place.log);
+                        if log.counter != closed {
+                            let why = "the connection was closed";
+                            return Err(Fault::not_applied(ErrorKind::Closed, why));
+                        }
+                        log.book.record(writer, &change)
+                    }
+                    .boxed()
+                }));
+                s.close = Box::new(|log| log.counter += 1);
+            },
+        ),
+        m(
+            "cl-open-clears-laid",
+            "C-2",
+            &["CL-1", "CL-6"],
+            "records wait to be written together, and whoever opens the log begins with none that wait",
+            |s| {
+                lock(&s.place.log).laid.clear();
+                s.slow_record = Some(Box::new(|place, writer, change| {
+                    async move {
+                        let ticket = {
+                            let mut log = lock(&place.log);
+                            log.counter += 1;
+                            let ticket = log.counter;
+                            log.laid.push((ticket, writer, change));
+                            ticket
+                        };
+                        gap().await;
+                        let mut log = lock(&place.log);
+                        let at = log.laid.iter().position(|(of, ..)| *of == ticket);
+                        at.map_or(Ok(()), |at| {
+                            let (_, writer, change) = log.laid.remove(at);
+                            log.book.record(writer, &change)
+                        })
+                    }
+                    .boxed()
+                }));
+            },
+        ),
+        m(
+            "cl-close-ends-claims-of-others",
+            "C-2",
+            &["CL-6", "CL-5", "CL-3"],
+            "a claim that is under way while a handle of the log is closed finds nothing",
+            |s| {
+                s.slow_claim = Some(Box::new(|place, writer, (now, limit)| {
+                    async move {
+                        let closed = lock(&place.log).counter;
+                        gap().await;
+                        let mut log = lock(&place.log);
+                        if log.counter != closed {
+                            return Ok(Vec::new());
+                        }
+                        Ok(log.book.claim(writer, now, limit))
+                    }
+                    .boxed()
+                }));
+                s.close = Box::new(|log| log.counter += 1);
             },
         ),
     ]

@@ -2,6 +2,7 @@
 //! late, an end and what is written over it, a bound and the path on which it is reached.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
@@ -18,7 +19,7 @@ use crate::reference::medium::Trouble;
 use crate::reference::{Due, gap, lock};
 
 pub(super) fn combined() -> Vec<Mutant> {
-    [extensions(), fences(), ends(), paths()]
+    [extensions(), fences(), ends(), paths(), neighbours()]
         .into_iter()
         .flatten()
         .collect()
@@ -292,6 +293,54 @@ fn paths() -> Vec<Mutant> {
                     }
                     place.swap(id, current, new)
                 });
+            },
+        ),
+    ]
+}
+
+fn neighbours() -> Vec<Mutant> {
+    vec![
+        m(
+            "hv-close-ends-swaps-of-others",
+            "C-2",
+            &["HV-6", "HV-7"],
+            "handles share a session, and a swap that is under way while one of them ends has lost",
+            |s| {
+                s.slow_swap = Some(Box::new(|place, id, current, new| {
+                    async move {
+                        let closed = place.counter.load(SeqCst);
+                        gap().await;
+                        let _step = lock(&place.step);
+                        let goes_on = place.counter.load(SeqCst) == closed;
+                        Ok(goes_on && place.swap(&id, current.as_ref(), new))
+                    }
+                    .boxed()
+                }));
+                s.close = Box::new(|place| {
+                    place.counter.fetch_add(1, SeqCst);
+                });
+            },
+        ),
+        m(
+            "hv-open-lists-for-a-moment-too-little",
+            "C-2",
+            &["HV-7", "HV-1"],
+            "whoever opens the place builds the index of redirects anew, and a swap meanwhile does not come to be in it",
+            |s| {
+                // The number of the opening is that of the index.
+                s.place.counter.fetch_add(1, SeqCst);
+                s.slow_swap = Some(Box::new(|place, id, current, new| {
+                    async move {
+                        let index = place.counter.load(SeqCst);
+                        gap().await;
+                        let _step = lock(&place.step);
+                        if place.counter.load(SeqCst) != index {
+                            return Ok(true);
+                        }
+                        Ok(place.swap(&id, current.as_ref(), new))
+                    }
+                    .boxed()
+                }));
             },
         ),
     ]

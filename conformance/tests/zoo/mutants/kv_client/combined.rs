@@ -2,12 +2,13 @@
 //! a fault, two clients and a shutdown.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use larder_conformance::{Caps, Engine};
-use larder_traits::Clock as _;
+use larder_traits::{Clock as _, ErrorKind, Fault};
 use tokio::task::yield_now;
 
 use super::{m, with_caps};
@@ -17,10 +18,17 @@ use crate::reference::medium::Trouble;
 use crate::reference::{Due, gap, lock};
 
 pub(super) fn combined() -> Vec<Mutant> {
-    [deletes(), ends(), failing_ends(), many(), clients()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        deletes(),
+        ends(),
+        failing_ends(),
+        many(),
+        clients(),
+        neighbours(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn deletes() -> Vec<Mutant> {
@@ -359,4 +367,53 @@ fn clients() -> Vec<Mutant> {
         "the clients of a place share a line, and shutting one of them down closes it for all",
         |s| s.closed = Arc::clone(&s.place.line_closed),
     )]
+}
+
+fn neighbours() -> Vec<Mutant> {
+    vec![
+        m(
+            "kv-close-ends-puts-of-others",
+            "C-2",
+            &["KV-7"],
+            "clients share a line, and the end of one of them ends the puts that others have under way",
+            |s| {
+                s.slow_write = Some(Box::new(|place, key, value, ttl| {
+                    async move {
+                        let closed = place.counter.load(SeqCst);
+                        gap().await;
+                        if place.counter.load(SeqCst) != closed {
+                            let why = "the line was closed";
+                            return Err(Fault::not_applied(ErrorKind::Closed, why).into());
+                        }
+                        place.write(&key, value, ttl);
+                        Ok(())
+                    }
+                    .boxed()
+                }));
+                s.close = Box::new(|place| {
+                    place.counter.fetch_add(1, SeqCst);
+                });
+            },
+        ),
+        m(
+            "kv-open-clears-batch",
+            "C-2",
+            &["KV-7"],
+            "puts wait to be sent together, and whoever opens the place begins with none that wait",
+            |s| {
+                lock(&s.place.notes).clear();
+                s.slow_write = Some(Box::new(|place, key, value, ttl| {
+                    async move {
+                        lock(&place.notes).insert(key.clone(), value);
+                        gap().await;
+                        if let Some(value) = lock(&place.notes).remove(&key) {
+                            place.write(&key, value, ttl);
+                        }
+                        Ok(())
+                    }
+                    .boxed()
+                }));
+            },
+        ),
+    ]
 }

@@ -25,10 +25,17 @@ const PROCESS: Caps = files::CAPS.with_durability(Durability::Process);
 const DURABLE: Caps = CAPS.with_durability(Durability::Power);
 
 pub(super) fn later() -> Vec<Mutant> {
-    [opened_again(), dropped(), fenced(), meeting(), killed()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        opened_again(),
+        dropped(),
+        fenced(),
+        meeting(),
+        killed(),
+        neighbours(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Does something before the first handle and after the last one.
@@ -333,4 +340,72 @@ fn killed() -> Vec<Mutant> {
     .into_iter()
     .map(|mutant| mutant.awaiting(Engine::Kill))
     .collect()
+}
+
+fn neighbours() -> Vec<Mutant> {
+    vec![
+        m(
+            "st-close-ends-commits-of-others",
+            "C-2",
+            &["ST-14"],
+            "handles share a connection, and the end of one of them ends the commits that others have under way",
+            |s| {
+                s.slow_commit = Some(Box::new(|place, ops, rules| {
+                    async move {
+                        let closed = place.counter.load(SeqCst);
+                        gap().await;
+                        if place.counter.load(SeqCst) != closed {
+                            let why = "the connection was closed";
+                            return Err(Fault::not_applied(ErrorKind::Closed, why).into());
+                        }
+                        commit(place, &ops, rules)
+                    }
+                    .boxed()
+                }));
+                s.close = Box::new(|place| {
+                    place.counter.fetch_add(1, SeqCst);
+                });
+            },
+        ),
+        m(
+            "st-open-clears-laid",
+            "C-2",
+            &["ST-14", "ST-11"],
+            "commits wait to be written together, and whoever opens the stash begins with none that wait",
+            |s| {
+                lock(&s.place.notes).clear();
+                s.slow_commit = Some(Box::new(|place, ops, rules| {
+                    async move {
+                        let ticket = place.counter.fetch_add(1, SeqCst);
+                        lock(&place.notes).insert(ticket, ops);
+                        gap().await;
+                        let laid = lock(&place.notes).remove(&ticket);
+                        laid.map_or(Ok(()), |ops| commit(place, &ops, rules))
+                    }
+                    .boxed()
+                }));
+            },
+        ),
+        m(
+            "st-open-begins-new-snapshots",
+            "C-2",
+            &["ST-14", "ST-3"],
+            "a read that is under way while the stash is opened once more finds no rows",
+            |s| {
+                s.place.counter.fetch_add(1, SeqCst);
+                s.slow_snapshot = Some(Box::new(|place, id, which| {
+                    async move {
+                        let opened = place.counter.load(SeqCst);
+                        gap().await;
+                        let mut found = lock(&place.state).snapshot(id, which)?;
+                        if place.counter.load(SeqCst) != opened {
+                            found.rows.clear();
+                        }
+                        Ok(found)
+                    }
+                    .boxed()
+                }));
+            },
+        ),
+    ]
 }
