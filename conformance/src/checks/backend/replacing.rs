@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use larder_traits::{
-    BackendError, Classify, ClientError, ClientStream, Metadata, Outcome as Effect,
+    BackendError, Classify, ClientError, ClientStream, Metadata, ObjectId, Outcome as Effect,
 };
 use tokio::sync::Notify;
 
@@ -340,32 +340,31 @@ async fn bk_1_8(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
     let plain = Metadata::new();
     let patience = fault::patience(a.put(&name("healthy"), &plain, "1")).await?;
+    let [new, later] = ["new", "later"].map(|text| Some(Bytes::from_static(text.as_bytes())));
+    // Over what is put comes another object, or it is deleted; and another object over what is deleted.
+    let cases = [(&new, &later), (&None, &later), (&new, &None)];
     let mut met = 0;
-    for new in [Some("new"), None] {
+    for (case, (first, then)) in cases.into_iter().enumerate() {
+        let write = async |handle: &Handle, id: &ObjectId, payload: &Option<Bytes>| match payload {
+            Some(payload) => handle.try_put(id, &plain, vec![payload.clone()]).await,
+            None => handle.try_delete(id).await,
+        };
         met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
-            let method = new.map_or("delete", |_| "put");
-            let id = name(&format!("{method} {nth}"));
+            let id = name(&format!("k{case}n{nth}"));
             // What comes before the call in question is not to fail.
             faults.disarm();
             a.put(&id, &plain, "old").await?;
-            let call = async {
-                let ended = match new {
-                    Some(new) => a.try_put(&id, &plain, vec![Bytes::from(new)]).await,
-                    None => a.try_delete(&id).await,
-                };
-                drop(ended);
-            };
+            let call = async { drop(write(&a, &id, first).await) };
             let is_seen = async || {
                 let found = b.try_get(&id).await;
-                found.is_ok_and(|found| found.map(|it| it.payload) == new.map(Bytes::from))
+                found.is_ok_and(|found| found.map(|it| it.payload) == *first)
             };
-            let later = Bytes::from_static(b"later");
-            let over = async || b.try_put(&id, &plain, vec![later.clone()]).await.is_ok();
+            let over = async || write(&b, &id, then).await.is_ok();
             let stays = async || {
                 for handle in [&b, &a] {
                     let found = handle.get(&id).await?.map(|it| it.payload);
-                    let what = format!("put over a {method} whose answer {nth} was lost");
-                    cx.eq(what, &found, &Some(later.clone()))?;
+                    let what = format!("{then:?} over {first:?} whose answer {nth} was lost");
+                    cx.eq(what, &found, then)?;
                 }
                 Ok(())
             };

@@ -383,19 +383,22 @@ async fn garbled(cx: &Cx<dyn World>, time: Duration) -> Outcome {
 }
 
 pub(super) async fn bm_6_5(cx: &Cx<dyn World>) -> Outcome {
+    const ATOMIC: Atomicity = Atomicity::RequireAtomic;
     let faults = cx.faults()?;
     let (a, b) = cx.open_two("p").await?;
     let patience = fault::patience(a.set("healthy", "1")).await?;
     let soon = || Instant::now() + ENDS;
+    // Over what is set comes another value, or it is deleted; and another value over what is deleted.
+    let cases = [
+        (Some(ATOMIC), true),
+        (Some(Atomicity::AllowNonAtomic), true),
+        (None, true),
+        (Some(ATOMIC), false),
+    ];
     let mut met = 0;
-    for how in [
-        Some(Atomicity::RequireAtomic),
-        Some(Atomicity::AllowNonAtomic),
-        None,
-    ] {
+    for (case, (how, by_set)) in cases.into_iter().enumerate() {
         met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
-            let method = how.map_or("delete".into(), |atomic| format!("set {atomic:?}"));
-            let key = format!("{method} {nth}");
+            let key = format!("k{case}n{nth}");
             // What comes before the call in question is not to fail.
             faults.disarm();
             a.set(&key, "old").await?;
@@ -411,13 +414,17 @@ pub(super) async fn bm_6_5(cx: &Cx<dyn World>) -> Outcome {
                 Ok(None) => how.is_none(),
                 Err(_) => false,
             };
-            let atomic = Atomicity::RequireAtomic;
-            let over = async || b.try_set(soon(), &key, "later", atomic).await.is_ok();
+            let over = async || {
+                let ended = match by_set {
+                    true => b.try_set(soon(), &key, "later", ATOMIC).await,
+                    false => b.try_delete(soon(), &key).await,
+                };
+                ended.is_ok()
+            };
+            let later = by_set.then_some(&b"later"[..]);
             let stays = async || {
-                for handle in [&b, &a] {
-                    get_is(handle, &key, Some(b"later")).await?;
-                }
-                Ok(())
+                get_is(&b, &key, later).await?;
+                get_is(&a, &key, later).await
             };
             faults.arm(nth, FaultKind::ErrorAfter);
             fault::seen_once(&*faults, patience, call, is_seen, over, stays).await

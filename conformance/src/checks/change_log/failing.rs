@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_traits::{Classify, ErrorKind, Outcome as Effect};
+use larder_traits::{Change, Classify, ErrorKind, Outcome as Effect};
 
 use super::cases::{Case, Method};
 use super::{change, writer};
@@ -13,7 +13,7 @@ use crate::change_log::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::checks::of_the_medium;
 use crate::cx::Cx;
-use crate::engine::fault::{each_met, enough};
+use crate::engine::fault::{self, each_met, enough};
 use crate::fixture::{FaultKind, Faults};
 
 /// How long what claims to have had no effect is watched, for each method.
@@ -165,6 +165,58 @@ pub(super) async fn c_1_2(cx: &Cx<dyn World>) -> Outcome {
             }
         }
         met += bench.watch().await?;
+    }
+    enough(met)
+}
+
+pub(super) async fn cl_6_3(cx: &Cx<dyn World>) -> Outcome {
+    let faults = cx.faults()?;
+    let (a, b) = cx.open_two("p").await?;
+    let owner = writer(1);
+    let patience = fault::patience(a.record(owner, &change(0, 0))).await?;
+    let mut met = 0;
+    // A change that is recorded and completed, and one that is completed and recorded again.
+    for records in [true, false] {
+        met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
+            let [old, new] = [0, 1].map(|version| change(2 * nth + u64::from(records), version));
+            // What comes before the call in question is not to fail.
+            faults.disarm();
+            if !records {
+                a.record(owner, &old).await?;
+            }
+            let call = async {
+                let ended = match records {
+                    true => a.try_record(owner, &old).await,
+                    false => a.try_complete(owner, old.id).await,
+                };
+                drop(ended);
+            };
+            let is_listed = |listed: &[Change]| listed.iter().any(|it| it.id == old.id);
+            let is_seen = async || {
+                let listed = b.try_changes(owner).await;
+                listed.is_ok_and(|listed| is_listed(&listed) == records)
+            };
+            let over = async || {
+                let ended = match records {
+                    true => b.try_complete(owner, old.id).await,
+                    false => b.try_record(owner, &new).await,
+                };
+                ended.is_ok()
+            };
+            let stays = async || {
+                for handle in [&b, &a] {
+                    let listed = handle.changes(owner).await?;
+                    let found = listed.into_iter().find(|it| it.id == old.id);
+                    let expected = (!records).then(|| new.clone());
+                    let what = format!("what came over a change whose answer {nth} was lost");
+                    cx.eq(what, &found, &expected)?;
+                }
+                Ok(())
+            };
+            faults.arm(nth, FaultKind::ErrorAfter);
+            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+        })
+        .await?;
     }
     enough(met)
 }

@@ -4,10 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use larder_traits::{Change, ChangeId, Step, WriterId};
 
-use super::{at, change, concurrent, for_ever, id, meetings, object, random, spread, writer};
+use super::{
+    at, change, concurrent, failing, for_ever, id, meetings, object, random, spread, writer,
+};
 use crate::change_log::{Handle, World, differ};
 use crate::check::{Check, Engine, Outcome, Stop};
-use crate::checks::ended;
+use crate::checks::{ended, seen_once};
 use crate::cx::Cx;
 
 pub(super) static CHECKS: &[Check<dyn World>] = &[
@@ -114,6 +116,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("claim in steps")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(meetings::cl_6_2(cx))),
+    seen_once("CL-6.3").run(|cx| Box::pin(failing::cl_6_3(cx))),
 ];
 
 /// Fails unless a claim by `who` at `now` answers with these and nothing else.

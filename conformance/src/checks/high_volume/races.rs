@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use larder_traits::{ExpirationPolicy, Metadata, ObjectId, TieredWrite, Tombstone};
 use tokio::sync::Barrier;
@@ -9,7 +10,10 @@ use tokio::sync::Barrier;
 use super::lin;
 use crate::check::{Check, Engine, Outcome, Stop};
 use crate::checks::backend::objects::name;
+use crate::checks::seen_once;
 use crate::cx::Cx;
+use crate::engine::fault::{self, each_met, enough};
+use crate::fixture::FaultKind;
 use crate::high_volume::{Handle, World};
 use crate::model::high_volume::Row;
 
@@ -31,6 +35,7 @@ pub(super) static CHECKS: &[Check<dyn World>] = &[
     .kills("blind put")
     .engines(&[Engine::Lin])
     .run(|cx| Box::pin(lin::inline_puts(cx))),
+    seen_once("HV-7.4").run(|cx| Box::pin(hv_7_4(cx))),
 ];
 
 const RIVALS: usize = 8;
@@ -115,4 +120,73 @@ async fn race(
         }
     }
     Ok(winners)
+}
+
+async fn hv_7_4(cx: &Cx<dyn World>) -> Outcome {
+    let faults = cx.faults()?;
+    let (a, b) = cx.open_two("p").await?;
+    let plain = Metadata::new();
+    let patience = fault::patience(a.put(&name("healthy"), &plain, "1")).await?;
+    let [first, then] =
+        ["first", "then"].map(|key| Tombstone::new(name(key), ExpirationPolicy::Manual));
+    let mut met = 0;
+    // A redirect that is made and taken away again, one that moves on and back, and an object likewise.
+    for case in 0..3 {
+        met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
+            let id = name(&format!("k{case}n{nth}"));
+            // What comes before the call in question is not to fail.
+            faults.disarm();
+            let before = match case {
+                1 => {
+                    let won = a
+                        .swap(&id, None, TieredWrite::Tombstone(then.clone()))
+                        .await?;
+                    cx.eq("a redirect in an absent row", &won, &true)?;
+                    Some(Row::Redirect(then.clone()))
+                }
+                _ => None,
+            };
+            let to_first = TieredWrite::Tombstone(first.clone());
+            let call = async {
+                match case {
+                    0 => drop(a.try_swap(&id, None, to_first).await),
+                    1 => drop(a.try_swap(&id, Some(&then.target), to_first).await),
+                    _ => drop(
+                        a.try_put_inline(&id, &plain, Bytes::from_static(b"new"))
+                            .await,
+                    ),
+                }
+            };
+            let is_seen = async || match b.try_row(&id).await {
+                Ok(Some(Row::Redirect(there))) => case < 2 && there.target == first.target,
+                Ok(Some(Row::Inline(_, payload))) => case == 2 && payload == "new",
+                _ => false,
+            };
+            let over = async || match case {
+                0 => {
+                    let swap = b
+                        .try_swap(&id, Some(&first.target), TieredWrite::Delete)
+                        .await;
+                    swap.is_ok_and(|won| won)
+                }
+                1 => {
+                    let back = TieredWrite::Tombstone(then.clone());
+                    let swap = b.try_swap(&id, Some(&first.target), back).await;
+                    swap.is_ok_and(|won| won)
+                }
+                _ => b.try_delete_inline(&id).await.is_ok(),
+            };
+            let stays = async || {
+                for handle in [&b, &a] {
+                    let what = format!("what came over a write whose answer {nth} was lost");
+                    cx.eq(what, &handle.row(&id).await?, &before)?;
+                }
+                Ok(())
+            };
+            faults.arm(nth, FaultKind::ErrorAfter);
+            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+        })
+        .await?;
+    }
+    enough(met)
 }

@@ -309,10 +309,18 @@ pub(super) async fn kv_7_4(cx: &Cx<dyn World>) -> Outcome {
     let faults = cx.faults()?;
     let (a, b) = cx.open_two("p").await?;
     let patience = fault::patience(a.put("healthy", "1")).await?;
+    // Over what is written comes another value, or it is deleted; and another value over what is deleted.
+    let cases = [
+        (Method::Put, true),
+        (Method::PutWithTtl, true),
+        (Method::Delete, true),
+        (Method::Put, false),
+        (Method::PutWithTtl, false),
+    ];
     let mut met = 0;
-    for method in [Method::Put, Method::PutWithTtl, Method::Delete] {
+    for (case, (method, by_put)) in cases.into_iter().enumerate() {
         met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
-            let key = format!("{method:?} {nth}");
+            let key = format!("k{case}n{nth}");
             // What comes before the call in question is not to fail.
             faults.disarm();
             a.put(&key, "old").await?;
@@ -329,11 +337,18 @@ pub(super) async fn kv_7_4(cx: &Cx<dyn World>) -> Outcome {
                 Ok(None) => method == Method::Delete,
                 Err(_) => false,
             };
-            let over = async || b.try_put(key.as_bytes(), b"later").await.is_ok();
+            let over = async || {
+                let ended = match by_put {
+                    true => b.try_put(key.as_bytes(), b"later").await,
+                    false => b.try_delete(key.as_bytes()).await,
+                };
+                ended.is_ok()
+            };
+            let later = by_put.then_some(&b"later"[..]);
             let stays = async || {
-                let what = format!("put over {method:?} whose answer {nth} was lost");
+                let what = format!("over {method:?} whose answer {nth} was lost");
                 for handle in [&b, &a] {
-                    handle.expect(&what, &key, Some(b"later")).await?;
+                    handle.expect(&what, &key, later).await?;
                 }
                 Ok(())
             };

@@ -19,7 +19,7 @@ use crate::reference::high_volume::{
 use crate::reference::lock;
 
 mod bystanders;
-mod combined;
+pub(in crate::mutants) mod combined;
 mod concurrent;
 mod dropped;
 mod expiry;

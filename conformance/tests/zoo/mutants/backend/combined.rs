@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use larder_conformance::Engine;
 use larder_conformance::model::high_volume::Row;
@@ -16,8 +15,9 @@ use tokio::sync::Semaphore;
 
 use super::{m, stored};
 use crate::mutants::Mutant;
+use crate::mutants::high_volume::combined::again_after_a_pause;
 use crate::reference::high_volume::{Answer, Place, Read, Store, collect, invalid, len_u64};
-use crate::reference::medium::{PATIENCE, Trouble};
+use crate::reference::medium::PATIENCE;
 use crate::reference::{Due, gap, lock};
 
 pub(super) fn combined() -> Vec<Mutant> {
@@ -465,26 +465,4 @@ fn again() -> Vec<Mutant> {
     ];
     let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Fault);
     mutants.into_iter().map(awaiting).collect()
-}
-
-/// Does it, and does it again a little later where the answer is lost.
-fn again_after_a_pause(
-    place: Arc<Place>,
-    act: impl Fn(&Place) + Send + Sync + 'static,
-) -> BoxFuture<'static, Answer<()>> {
-    async move {
-        for _ in 0..2 {
-            let step = || {
-                let _step = lock(&place.step);
-                act(&place);
-            };
-            match place.medium.timed(step).await {
-                Ok(()) => return Ok(()),
-                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(trouble) => return Err(trouble.at_commit().into()),
-            }
-        }
-        Err(Trouble::Lost.after().into())
-    }
-    .boxed()
 }

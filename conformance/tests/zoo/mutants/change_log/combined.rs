@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use larder_conformance::Engine;
 use larder_traits::{Change, ChangeId, ObjectContext, WriterId};
 
 use super::field::note;
 use super::{edited, m};
 use crate::mutants::Mutant;
-use crate::reference::change_log::{Log, Store, conflict};
+use crate::reference::change_log::{Answer, Book, Log, Place, Store, conflict};
+use crate::reference::medium::Trouble;
 use crate::reference::{Due, lock};
 
 pub(super) fn combined() -> Vec<Mutant> {
@@ -23,6 +25,7 @@ pub(super) fn combined() -> Vec<Mutant> {
         leases(),
         indexes(),
         dropped(),
+        again(),
     ]
     .into_iter()
     .flatten()
@@ -393,4 +396,52 @@ fn dropped() -> Vec<Mutant> {
         },
     );
     vec![mutant.awaiting(Engine::Cancel)]
+}
+
+fn again() -> Vec<Mutant> {
+    let mutants = vec![
+        m(
+            "cl-record-again-after-complete",
+            "CL-6",
+            &["C-1", "CL-1", "CL-2"],
+            "a record whose answer was lost is made again after a pause, be it struck out meanwhile",
+            |s| {
+                s.slow_record = Some(Box::new(|place, writer, change| {
+                    again_after_a_pause(place, move |book| book.record(writer, &change))
+                }));
+            },
+        ),
+        m(
+            "cl-complete-again-over-record",
+            "CL-6",
+            &["C-1", "CL-1", "CL-2"],
+            "a complete whose answer was lost is made again after a pause, be the change recorded anew meanwhile",
+            |s| {
+                s.slow_complete = Some(Box::new(|place, writer, id| {
+                    again_after_a_pause(place, move |book| book.complete(writer, id))
+                }));
+            },
+        ),
+    ];
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Fault);
+    mutants.into_iter().map(awaiting).collect()
+}
+
+/// Does it, and does it again a little later where the answer is lost.
+fn again_after_a_pause(
+    place: Arc<Place>,
+    act: impl Fn(&mut Book) -> Answer<()> + Send + Sync + 'static,
+) -> BoxFuture<'static, Answer<()>> {
+    async move {
+        for _ in 0..2 {
+            let sent = place.medium.timed(|| act(&mut lock(&place.log).book));
+            match sent.await {
+                Ok(done) => return done,
+                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(trouble) => return Err(trouble.at_commit()),
+            }
+        }
+        Err(Trouble::Lost.after())
+    }
+    .boxed()
 }

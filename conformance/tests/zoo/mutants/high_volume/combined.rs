@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use larder_conformance::model::high_volume::Row;
 use larder_conformance::{Caps, Engine};
 use larder_traits::{ExpirationPolicy, LateLanding, ObjectId, Tombstone};
@@ -19,10 +20,17 @@ use crate::reference::medium::Trouble;
 use crate::reference::{Due, gap, lock};
 
 pub(super) fn combined() -> Vec<Mutant> {
-    [extensions(), fences(), ends(), paths(), neighbours()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        extensions(),
+        fences(),
+        ends(),
+        paths(),
+        neighbours(),
+        again(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The moment to which an extension moves the end, as it is stored.
@@ -344,4 +352,57 @@ fn neighbours() -> Vec<Mutant> {
             },
         ),
     ]
+}
+
+fn again() -> Vec<Mutant> {
+    let mutants = vec![
+        m(
+            "hv-swap-again-after-removal",
+            "HV-7",
+            &["HV-6", "C-1"],
+            "a swap whose answer was lost is made again after a pause, as if the row were still what it expects",
+            |s| {
+                s.slow_swap = Some(Box::new(|place, id, current, new| {
+                    again_after_a_pause(place, move |place| {
+                        place.swap(&id, current.as_ref(), new.clone())
+                    })
+                }));
+            },
+        ),
+        m(
+            "hv-put-inline-again-after-delete",
+            "HV-7",
+            &["HV-3", "C-1"],
+            "an object in place of no redirect whose answer was lost is put again after a pause, be it deleted meanwhile",
+            |s| {
+                s.slow_put_inline = Some(Box::new(|place, id, row| {
+                    again_after_a_pause(place, move |place| place.put_inline(&id, row.clone()))
+                }));
+            },
+        ),
+    ];
+    let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Fault);
+    mutants.into_iter().map(awaiting).collect()
+}
+
+/// Does it, and does it again a little later where the answer is lost.
+pub(in crate::mutants) fn again_after_a_pause<T: Send + 'static>(
+    place: Arc<Place>,
+    act: impl Fn(&Place) -> T + Send + Sync + 'static,
+) -> BoxFuture<'static, Answer<T>> {
+    async move {
+        for _ in 0..2 {
+            let step = || {
+                let _step = lock(&place.step);
+                act(&place)
+            };
+            match place.medium.timed(step).await {
+                Ok(done) => return Ok(done),
+                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(trouble) => return Err(trouble.at_commit().into()),
+            }
+        }
+        Err(Trouble::Lost.after().into())
+    }
+    .boxed()
 }

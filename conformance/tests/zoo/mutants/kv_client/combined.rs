@@ -78,6 +78,36 @@ fn deletes() -> Vec<Mutant> {
         )
         .awaiting(Engine::Cancel),
         m(
+            "kv-put-again-where-absent",
+            "KV-7",
+            &["C-1", "KV-6", "KV-8", "KV-1"],
+            "a put whose answer was lost looks after a pause whether its key is there, and is made again where it is not",
+            |s| {
+                s.slow_write = Some(Box::new(|place, key, value, ttl| {
+                    async move {
+                        let write = || {
+                            let _step = lock(&place.step);
+                            place.write(&key, value.clone(), ttl);
+                        };
+                        match place.medium.timed(write).await {
+                            Ok(()) => return Ok(()),
+                            Err(Trouble::Lost) => {}
+                            Err(trouble) => return Err(trouble.at_commit().into()),
+                        }
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        let again = place.medium.timed(|| {
+                            if place.read(&key).is_none() {
+                                write();
+                            }
+                        });
+                        again.await.map_err(|trouble| trouble.after().into())
+                    }
+                    .boxed()
+                }));
+            },
+        )
+        .awaiting(Engine::Fault),
+        m(
             "kv-delete-again-over-newer",
             "KV-7",
             &["C-1", "KV-6", "KV-8", "KV-1"],
