@@ -10,7 +10,7 @@ use larder_traits::stash::driver::{StashOp, fold};
 use tokio::sync::Semaphore;
 
 use super::seldom::count_changes;
-use super::{Benign, bs, cl, st};
+use super::{Benign, bs, cl, may_land_late, st};
 use crate::reference::blob_store::Packed;
 use crate::reference::{Due, blob_store, change_log, gap, lock, stash};
 
@@ -177,6 +177,26 @@ fn logs() -> Vec<Benign> {
                     gap().await;
                     claim.settle();
                     Ok(taken.into_inner().unwrap_or_else(PoisonError::into_inner))
+                }
+                .boxed()
+            }));
+        }),
+        // Failure: C-6.1 saw changes with the old owner and with the new one, after a claim was dropped. Cause: it asks for
+        // the one list and then for the other, and what is left of the claim landed between them. Fix: where both have
+        // the changes it asks for both again; it can land once only.
+        cl("dropped-claims-land-soon", may_land_late(CAPS, None), |s| {
+            s.slow_claim = Some(Box::new(|place, writer, (now, limit)| {
+                async move {
+                    let late = Arc::clone(&place);
+                    let left = Due::new(move || {
+                        drop(tokio::spawn(async move {
+                            tokio::task::yield_now().await;
+                            lock(&late.log).book.claim(writer, now, limit)
+                        }));
+                    });
+                    gap().await;
+                    left.call_off();
+                    Ok(lock(&place.log).book.claim(writer, now, limit))
                 }
                 .boxed()
             }));
