@@ -26,7 +26,7 @@ fn blobs() -> Vec<Benign> {
         s.slow_delete = Some(Box::new(|place, _, key| {
             async move {
                 let (late, what) = (Arc::clone(&place), key.clone());
-                let late_one = Due::new(move || behind(move || drop(late.delete(&what))));
+                let late_one = Due::new(move || behind(move || late.delete(&what)));
                 tokio::task::yield_now().await;
                 late_one.call_off();
                 place.delete(&key)

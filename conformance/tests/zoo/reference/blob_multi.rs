@@ -21,7 +21,7 @@ use larder_traits::{
 
 use super::group::Group;
 use super::medium::{Medium, Trouble};
-use super::{Due, Pace, lock};
+use super::{Due, Pace, behind, lock};
 
 pub(crate) type Answer<T> = Result<T, ExternalError>;
 
@@ -546,15 +546,9 @@ pub(crate) fn lands_late(s: &mut Store) {
     s.slow_set = Some(Box::new(|place, _, key, value| {
         async move {
             let (late, to, what) = (Arc::clone(&place), key.clone(), value.clone());
-            let behind = Due::new(move || {
-                let rest = async move {
-                    tokio::time::sleep(Duration::from_millis(40)).await;
-                    late.set(&to, what)
-                };
-                drop(tokio::spawn(rest));
-            });
+            let left = Due::new(move || behind(move || late.set(&to, what)));
             tokio::task::yield_now().await;
-            behind.call_off();
+            left.call_off();
             place.set(&key, value)
         }
         .boxed()

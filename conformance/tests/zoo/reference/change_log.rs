@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -12,7 +12,7 @@ use larder_conformance::{BoxError, Caps, Env, Faults, Fixture, Suite, change_log
 use larder_traits::{Change, ChangeId, ChangeLog, ErrorKind, Fault, LateLanding, WriterId};
 
 use super::medium::{Medium, Trouble};
-use super::{Due, Pace, lock};
+use super::{Due, Pace, behind, lock};
 
 pub(crate) type Answer<T> = Result<T, Fault>;
 
@@ -306,15 +306,11 @@ pub(crate) fn lands_late(s: &mut Store) {
     s.slow_record = Some(Box::new(|place, writer, change| {
         async move {
             let (late, what) = (Arc::clone(&place), change.clone());
-            let behind = Due::new(move || {
-                let rest = async move {
-                    tokio::time::sleep(Duration::from_millis(40)).await;
-                    lock(&late.log).book.record(writer, &what)
-                };
-                drop(tokio::spawn(rest));
+            let left = Due::new(move || {
+                behind(move || lock(&late.log).book.record(writer, &what));
             });
             tokio::task::yield_now().await;
-            behind.call_off();
+            left.call_off();
             lock(&place.log).book.record(writer, &change)
         }
         .boxed()

@@ -93,6 +93,29 @@ impl Medium {
         ended.unwrap_or(Err(Trouble::Late))
     }
 
+    /// One call that is made again after a pause if its answer is lost, whatever has come meanwhile.
+    pub(crate) async fn call_again<T>(
+        &self,
+        effect: impl Fn() -> T + Send + Sync,
+    ) -> Result<T, Trouble> {
+        match self.call(&effect).await {
+            Err(Trouble::Lost) => {}
+            ended => return ended,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // However the second one fails, the first was sent.
+        self.call(&effect).await.map_err(|_second| Trouble::Lost)
+    }
+
+    /// The same, given up in time.
+    pub(crate) async fn timed_again<T>(
+        &self,
+        effect: impl Fn() -> T + Send + Sync,
+    ) -> Result<T, Trouble> {
+        let ended = tokio::time::timeout(PATIENCE, self.call_again(effect)).await;
+        ended.unwrap_or(Err(Trouble::Late))
+    }
+
     /// One call of a store that blocks.
     pub(crate) fn block<T>(&self, effect: impl FnOnce() -> T) -> Result<T, Trouble> {
         match self.next() {

@@ -3,7 +3,10 @@
 //! A store is a set of replaceable steps over a shared place. A mutant replaces one step, and everything else stays as
 //! correct as it was; so a check that fails on a mutant fails for the one reason that the mutant names.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -91,11 +94,12 @@ impl<F: FnOnce()> Drop for Due<F> {
     }
 }
 
-/// Does `rest` a little later, behind everybody's back, as what is left of a call that was dropped.
-pub(crate) fn behind(rest: impl FnOnce() + Send + 'static) {
+/// Does `rest` a little later, behind everybody's back, as what is left of a call that was dropped. Nobody waits for the
+/// answer.
+pub(crate) fn behind<T: Send + 'static>(rest: impl FnOnce() -> T + Send + 'static) {
     drop(tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(40)).await;
-        rest();
+        rest()
     }));
 }
 
@@ -132,4 +136,11 @@ pub(crate) fn blocking_gap() {
     } else {
         std::thread::yield_now();
     }
+}
+
+/// Whether a counter stands still over such a time.
+pub(crate) async fn stands_still(counter: &AtomicU64) -> bool {
+    let before = counter.load(SeqCst);
+    gap().await;
+    counter.load(SeqCst) == before
 }

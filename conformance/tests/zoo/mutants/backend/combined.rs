@@ -15,10 +15,9 @@ use tokio::sync::Semaphore;
 
 use super::{m, stored};
 use crate::mutants::Mutant;
-use crate::mutants::high_volume::combined::again_after_a_pause;
 use crate::reference::high_volume::{Answer, Place, Read, Store, collect, invalid, len_u64};
 use crate::reference::medium::PATIENCE;
-use crate::reference::{Due, gap, lock};
+use crate::reference::{Due, gap, lock, stands_still};
 
 pub(super) fn combined() -> Vec<Mutant> {
     [
@@ -378,9 +377,7 @@ fn neighbours() -> Vec<Mutant> {
             |s| {
                 s.slow_put = Some(Box::new(|place, id, row| {
                     async move {
-                        let closed = place.counter.load(SeqCst);
-                        gap().await;
-                        if place.counter.load(SeqCst) != closed {
+                        if !stands_still(&place.counter).await {
                             let why = "the pool was closed";
                             return Err(Fault::not_applied(ErrorKind::Closed, why).into());
                         }
@@ -423,9 +420,7 @@ fn neighbours() -> Vec<Mutant> {
             |s| {
                 s.slow_read = Some(Box::new(|place, _, id| {
                     async move {
-                        let closed = place.counter.load(SeqCst);
-                        gap().await;
-                        let is_same = place.counter.load(SeqCst) == closed;
+                        let is_same = stands_still(&place.counter).await;
                         Ok(is_same.then(|| place.access(&id)).flatten())
                     }
                     .boxed()
@@ -447,7 +442,14 @@ fn again() -> Vec<Mutant> {
             "a put whose answer was lost is made again after a pause, over what others have put meanwhile",
             |s| {
                 s.slow_put = Some(Box::new(|place, id, row| {
-                    again_after_a_pause(place, move |place| place.write(&id, row.clone()))
+                    async move {
+                        let sent = place.medium.timed_again(|| {
+                            let _step = lock(&place.step);
+                            place.write(&id, row.clone());
+                        });
+                        sent.await.map_err(|trouble| trouble.at_commit().into())
+                    }
+                    .boxed()
                 }));
             },
         ),
@@ -458,7 +460,14 @@ fn again() -> Vec<Mutant> {
             "a delete whose answer was lost is made again after a pause, over what others have put meanwhile",
             |s| {
                 s.slow_delete = Some(Box::new(|place, id| {
-                    again_after_a_pause(place, move |place| place.remove(&id))
+                    async move {
+                        let sent = place.medium.timed_again(|| {
+                            let _step = lock(&place.step);
+                            place.remove(&id);
+                        });
+                        sent.await.map_err(|trouble| trouble.at_commit().into())
+                    }
+                    .boxed()
                 }));
             },
         ),

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use larder_conformance::{Caps, Engine};
 use larder_traits::blob_multi::slice_of;
 use larder_traits::{Atomicity, BlobInfo, ErrorKind, Fault};
@@ -21,7 +20,7 @@ use super::{len_u64, m, with_caps};
 use crate::mutants::Mutant;
 use crate::reference::blob_multi::{Answer, CAPS, Call, Place, invalid, too_late};
 use crate::reference::medium::Trouble;
-use crate::reference::{Due, gap, lock};
+use crate::reference::{Due, behind, gap, lock, stands_still};
 
 pub(super) fn combined() -> Vec<Mutant> {
     [
@@ -72,15 +71,9 @@ fn deletes() -> Vec<Mutant> {
                 s.slow_delete = Some(Box::new(|place, _, key| {
                     async move {
                         let (late, what) = (Arc::clone(&place), key.clone());
-                        let behind = Due::new(move || {
-                            let rest = async move {
-                                tokio::time::sleep(Duration::from_millis(40)).await;
-                                late.delete(&what)
-                            };
-                            drop(tokio::spawn(rest));
-                        });
+                        let left = Due::new(move || behind(move || late.delete(&what)));
                         yield_now().await;
-                        behind.call_off();
+                        left.call_off();
                         place.delete(&key)
                     }
                     .boxed()
@@ -126,27 +119,6 @@ fn deletes() -> Vec<Mutant> {
     ]
 }
 
-/// Does it, and does it again a little later where the answer is lost.
-fn again_after_a_pause(
-    place: Arc<Place>,
-    deadline: Instant,
-    act: impl Fn(&Place) -> Answer<()> + Send + Sync + 'static,
-) -> BoxFuture<'static, Answer<()>> {
-    async move {
-        for _ in 0..2 {
-            let sent = place.medium.call(|| act(&place));
-            let ended = timeout_at(deadline.into(), sent).await;
-            match ended.unwrap_or(Err(Trouble::Late)) {
-                Ok(done) => return done,
-                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(trouble) => return Err(trouble.at_commit().into()),
-            }
-        }
-        Err(Trouble::Lost.after().into())
-    }
-    .boxed()
-}
-
 fn failing_deletes() -> Vec<Mutant> {
     let mutants = vec![
         m(
@@ -164,11 +136,7 @@ fn failing_deletes() -> Vec<Mutant> {
                             Err(trouble) => trouble,
                         };
                         if trouble != Trouble::Refused {
-                            let again = async move {
-                                tokio::time::sleep(Duration::from_millis(40)).await;
-                                place.delete(&key)
-                            };
-                            drop(tokio::spawn(again));
+                            behind(move || place.delete(&key));
                         }
                         Err(trouble.at_commit().into())
                     }
@@ -214,7 +182,13 @@ fn failing_deletes() -> Vec<Mutant> {
             "a delete whose answer was lost is sent again after a pause, over what others have set meanwhile",
             |s| {
                 s.slow_delete = Some(Box::new(|place, deadline, key| {
-                    again_after_a_pause(place, deadline, move |place| place.delete(&key))
+                    async move {
+                        let sent = place.medium.call_again(|| place.delete(&key));
+                        let ended = timeout_at(deadline.into(), sent).await;
+                        let ended = ended.unwrap_or(Err(Trouble::Late));
+                        ended.unwrap_or_else(|trouble| Err(trouble.at_commit().into()))
+                    }
+                    .boxed()
                 }));
             },
         ),
@@ -225,9 +199,13 @@ fn failing_deletes() -> Vec<Mutant> {
             "a set whose answer was lost is sent again after a pause, over what others have set meanwhile",
             |s| {
                 s.slow_set = Some(Box::new(|place, deadline, key, value| {
-                    again_after_a_pause(place, deadline, move |place| {
-                        place.set(&key, value.clone())
-                    })
+                    async move {
+                        let sent = place.medium.call_again(|| place.set(&key, value.clone()));
+                        let ended = timeout_at(deadline.into(), sent).await;
+                        let ended = ended.unwrap_or(Err(Trouble::Late));
+                        ended.unwrap_or_else(|trouble| Err(trouble.at_commit().into()))
+                    }
+                    .boxed()
                 }));
             },
         ),
@@ -664,9 +642,7 @@ fn handles() -> Vec<Mutant> {
             |s| {
                 s.slow_set = Some(Box::new(|place, _, key, value| {
                     async move {
-                        let closed = place.counter.load(SeqCst);
-                        gap().await;
-                        if place.counter.load(SeqCst) != closed {
+                        if !stands_still(&place.counter).await {
                             let why = "the connection was closed";
                             return Err(Fault::not_applied(ErrorKind::Closed, why).into());
                         }

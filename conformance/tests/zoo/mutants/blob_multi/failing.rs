@@ -8,6 +8,7 @@ use larder_traits::{ErrorKind, Fault};
 
 use super::m;
 use crate::mutants::Mutant;
+use crate::reference::behind;
 use crate::reference::blob_multi::too_late;
 use crate::reference::medium::Trouble;
 
@@ -147,11 +148,7 @@ fn answers() -> Vec<Mutant> {
                             Ok(Err(trouble)) => trouble,
                             Err(_late) => Trouble::Late,
                         };
-                        let late = async move {
-                            tokio::time::sleep(Duration::from_millis(40)).await;
-                            place.set(&key, again)
-                        };
-                        drop(tokio::spawn(late));
+                        behind(move || place.set(&key, again));
                         Err(trouble.at_commit().into())
                     }
                     .boxed()

@@ -2,19 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use larder_conformance::Engine;
 use larder_traits::{Change, ChangeId, ObjectContext, WriterId};
 
 use super::field::note;
 use super::{edited, m};
 use crate::mutants::Mutant;
-use crate::reference::change_log::{Answer, Book, Log, Place, Store, conflict};
-use crate::reference::medium::Trouble;
-use crate::reference::{Due, lock};
+use crate::reference::change_log::{Log, Store, conflict};
+use crate::reference::{Due, behind, lock};
 
 pub(super) fn combined() -> Vec<Mutant> {
     [
@@ -379,16 +376,11 @@ fn dropped() -> Vec<Mutant> {
             s.slow_complete = Some(Box::new(|place, writer, id| {
                 async move {
                     let late = Arc::clone(&place);
-                    let behind = Due::new(move || {
-                        let rest = async move {
-                            tokio::time::sleep(Duration::from_millis(40)).await;
-                            // Nobody waits for the answer.
-                            drop(lock(&late.log).book.complete(writer, id));
-                        };
-                        drop(tokio::spawn(rest));
+                    let left = Due::new(move || {
+                        behind(move || lock(&late.log).book.complete(writer, id));
                     });
                     tokio::task::yield_now().await;
-                    behind.call_off();
+                    left.call_off();
                     lock(&place.log).book.complete(writer, id)
                 }
                 .boxed()
@@ -407,7 +399,14 @@ fn again() -> Vec<Mutant> {
             "a record whose answer was lost is made again after a pause, be it struck out meanwhile",
             |s| {
                 s.slow_record = Some(Box::new(|place, writer, change| {
-                    again_after_a_pause(place, move |book| book.record(writer, &change))
+                    async move {
+                        let sent = place
+                            .medium
+                            .timed_again(|| lock(&place.log).book.record(writer, &change));
+                        let ended = sent.await;
+                        ended.unwrap_or_else(|trouble| Err(trouble.at_commit()))
+                    }
+                    .boxed()
                 }));
             },
         ),
@@ -418,30 +417,18 @@ fn again() -> Vec<Mutant> {
             "a complete whose answer was lost is made again after a pause, be the change recorded anew meanwhile",
             |s| {
                 s.slow_complete = Some(Box::new(|place, writer, id| {
-                    again_after_a_pause(place, move |book| book.complete(writer, id))
+                    async move {
+                        let sent = place
+                            .medium
+                            .timed_again(|| lock(&place.log).book.complete(writer, id));
+                        let ended = sent.await;
+                        ended.unwrap_or_else(|trouble| Err(trouble.at_commit()))
+                    }
+                    .boxed()
                 }));
             },
         ),
     ];
     let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Fault);
     mutants.into_iter().map(awaiting).collect()
-}
-
-/// Does it, and does it again a little later where the answer is lost.
-fn again_after_a_pause(
-    place: Arc<Place>,
-    act: impl Fn(&mut Book) -> Answer<()> + Send + Sync + 'static,
-) -> BoxFuture<'static, Answer<()>> {
-    async move {
-        for _ in 0..2 {
-            let sent = place.medium.timed(|| act(&mut lock(&place.log).book));
-            match sent.await {
-                Ok(done) => return done,
-                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(trouble) => return Err(trouble.at_commit()),
-            }
-        }
-        Err(Trouble::Lost.after())
-    }
-    .boxed()
 }

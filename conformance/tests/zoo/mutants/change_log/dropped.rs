@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use super::{m, with_caps};
 use crate::mutants::Mutant;
 use crate::reference::change_log::{CAPS, lands_late};
-use crate::reference::{Due, gap, lock};
+use crate::reference::{Due, behind, gap, lock};
 
 pub(super) fn dropped() -> Vec<Mutant> {
     let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Cancel);
@@ -129,15 +129,11 @@ fn halves() -> Vec<Mutant> {
                 s.slow_claim = Some(Box::new(|place, writer, (now, limit)| {
                     async move {
                         let late = Arc::clone(&place);
-                        let behind = Due::new(move || {
-                            let rest = async move {
-                                tokio::time::sleep(Duration::from_millis(40)).await;
-                                lock(&late.log).book.claim(writer, now, limit);
-                            };
-                            drop(tokio::spawn(rest));
+                        let left = Due::new(move || {
+                            behind(move || lock(&late.log).book.claim(writer, now, limit));
                         });
                         yield_now().await;
-                        behind.call_off();
+                        left.call_off();
                         Ok(lock(&place.log).book.claim(writer, now, limit))
                     }
                     .boxed()

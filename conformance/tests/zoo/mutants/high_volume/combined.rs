@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use larder_conformance::model::high_volume::Row;
 use larder_conformance::{Caps, Engine};
 use larder_traits::{ExpirationPolicy, LateLanding, ObjectId, Tombstone};
@@ -17,7 +16,7 @@ use crate::mutants::Mutant;
 use crate::reference::high_volume::{Answer, CAPS, Path, Place, Read, invalid, len_u64};
 use crate::reference::late::{Heeds, lands_late};
 use crate::reference::medium::Trouble;
-use crate::reference::{Due, gap, lock};
+use crate::reference::{Due, gap, lock, stands_still};
 
 pub(super) fn combined() -> Vec<Mutant> {
     [
@@ -316,10 +315,8 @@ fn neighbours() -> Vec<Mutant> {
             |s| {
                 s.slow_swap = Some(Box::new(|place, id, current, new| {
                     async move {
-                        let closed = place.counter.load(SeqCst);
-                        gap().await;
+                        let goes_on = stands_still(&place.counter).await;
                         let _step = lock(&place.step);
-                        let goes_on = place.counter.load(SeqCst) == closed;
                         Ok(goes_on && place.swap(&id, current.as_ref(), new))
                     }
                     .boxed()
@@ -339,12 +336,10 @@ fn neighbours() -> Vec<Mutant> {
                 s.place.counter.fetch_add(1, SeqCst);
                 s.slow_swap = Some(Box::new(|place, id, current, new| {
                     async move {
-                        let index = place.counter.load(SeqCst);
-                        gap().await;
-                        let _step = lock(&place.step);
-                        if place.counter.load(SeqCst) != index {
+                        if !stands_still(&place.counter).await {
                             return Ok(true);
                         }
+                        let _step = lock(&place.step);
                         Ok(place.swap(&id, current.as_ref(), new))
                     }
                     .boxed()
@@ -363,9 +358,14 @@ fn again() -> Vec<Mutant> {
             "a swap whose answer was lost is made again after a pause, as if the row were still what it expects",
             |s| {
                 s.slow_swap = Some(Box::new(|place, id, current, new| {
-                    again_after_a_pause(place, move |place| {
-                        place.swap(&id, current.as_ref(), new.clone())
-                    })
+                    async move {
+                        let sent = place.medium.timed_again(|| {
+                            let _step = lock(&place.step);
+                            place.swap(&id, current.as_ref(), new.clone())
+                        });
+                        sent.await.map_err(|trouble| trouble.at_commit().into())
+                    }
+                    .boxed()
                 }));
             },
         ),
@@ -376,33 +376,18 @@ fn again() -> Vec<Mutant> {
             "an object in place of no redirect whose answer was lost is put again after a pause, be it deleted meanwhile",
             |s| {
                 s.slow_put_inline = Some(Box::new(|place, id, row| {
-                    again_after_a_pause(place, move |place| place.put_inline(&id, row.clone()))
+                    async move {
+                        let sent = place.medium.timed_again(|| {
+                            let _step = lock(&place.step);
+                            place.put_inline(&id, row.clone())
+                        });
+                        sent.await.map_err(|trouble| trouble.at_commit().into())
+                    }
+                    .boxed()
                 }));
             },
         ),
     ];
     let awaiting = |mutant: Mutant| mutant.awaiting(Engine::Fault);
     mutants.into_iter().map(awaiting).collect()
-}
-
-/// Does it, and does it again a little later where the answer is lost.
-pub(in crate::mutants) fn again_after_a_pause<T: Send + 'static>(
-    place: Arc<Place>,
-    act: impl Fn(&Place) -> T + Send + Sync + 'static,
-) -> BoxFuture<'static, Answer<T>> {
-    async move {
-        for _ in 0..2 {
-            let step = || {
-                let _step = lock(&place.step);
-                act(&place)
-            };
-            match place.medium.timed(step).await {
-                Ok(done) => return Ok(done),
-                Err(Trouble::Lost) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(trouble) => return Err(trouble.at_commit().into()),
-            }
-        }
-        Err(Trouble::Lost.after().into())
-    }
-    .boxed()
 }

@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use super::m;
 use crate::mutants::Mutant;
 use crate::reference::medium::{PATIENCE, Trouble};
-use crate::reference::{Due, lock};
+use crate::reference::{Due, behind, lock};
 
 pub(super) fn dropped() -> Vec<Mutant> {
     let mutants = vec![
@@ -100,15 +100,9 @@ pub(super) fn dropped() -> Vec<Mutant> {
                 s.slow_put = Some(Box::new(|place, id, row| {
                     async move {
                         let (late, to, what) = (Arc::clone(&place), id.clone(), row.clone());
-                        let behind = Due::new(move || {
-                            let rest = async move {
-                                tokio::time::sleep(Duration::from_millis(40)).await;
-                                late.write(&to, what);
-                            };
-                            drop(tokio::spawn(rest));
-                        });
+                        let left = Due::new(move || behind(move || late.write(&to, what)));
                         yield_now().await;
-                        behind.call_off();
+                        left.call_off();
                         place.write(&id, row);
                         Ok(())
                     }

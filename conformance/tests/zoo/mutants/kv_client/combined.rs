@@ -15,7 +15,7 @@ use super::{m, with_caps};
 use crate::mutants::Mutant;
 use crate::reference::kv_client::{CAPS, Call, Place, admit, invalid};
 use crate::reference::medium::Trouble;
-use crate::reference::{Due, gap, lock};
+use crate::reference::{Due, behind, gap, lock, stands_still};
 
 pub(super) fn combined() -> Vec<Mutant> {
     [
@@ -61,14 +61,9 @@ fn deletes() -> Vec<Mutant> {
                 s.slow_remove = Some(Box::new(|place, key| {
                     async move {
                         let (late, what) = (Arc::clone(&place), key.clone());
-                        let behind = Due::new(move || {
-                            drop(tokio::spawn(async move {
-                                tokio::time::sleep(Duration::from_millis(40)).await;
-                                late.remove(&what);
-                            }));
-                        });
+                        let left = Due::new(move || behind(move || late.remove(&what)));
                         yield_now().await;
-                        behind.call_off();
+                        left.call_off();
                         place.remove(&key);
                         Ok(())
                     }
@@ -115,18 +110,11 @@ fn deletes() -> Vec<Mutant> {
             |s| {
                 s.slow_remove = Some(Box::new(|place, key| {
                     async move {
-                        let remove = || {
+                        let sent = place.medium.timed_again(|| {
                             let _step = lock(&place.step);
                             place.remove(&key);
-                        };
-                        match place.medium.timed(remove).await {
-                            Ok(()) => return Ok(()),
-                            Err(Trouble::Lost) => {}
-                            Err(trouble) => return Err(trouble.at_commit().into()),
-                        }
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                        let again = place.medium.timed(remove).await;
-                        again.map_err(|trouble| trouble.after().into())
+                        });
+                        sent.await.map_err(|trouble| trouble.at_commit().into())
                     }
                     .boxed()
                 }));
@@ -409,9 +397,7 @@ fn neighbours() -> Vec<Mutant> {
             |s| {
                 s.slow_write = Some(Box::new(|place, key, value, ttl| {
                     async move {
-                        let closed = place.counter.load(SeqCst);
-                        gap().await;
-                        if place.counter.load(SeqCst) != closed {
+                        if !stands_still(&place.counter).await {
                             let why = "the line was closed";
                             return Err(Fault::not_applied(ErrorKind::Closed, why).into());
                         }

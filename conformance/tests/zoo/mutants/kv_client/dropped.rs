@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use super::m;
 use crate::mutants::Mutant;
 use crate::reference::medium::{PATIENCE, Trouble};
-use crate::reference::{Due, lock};
+use crate::reference::{Due, behind, lock};
 
 /// Who holds the turn, and who waits for it.
 #[derive(Default)]
@@ -79,15 +79,9 @@ pub(super) fn dropped() -> Vec<Mutant> {
                 s.slow_write = Some(Box::new(|place, key, value, ttl| {
                     async move {
                         let (late, to, what) = (Arc::clone(&place), key.clone(), value.clone());
-                        let behind = Due::new(move || {
-                            let rest = async move {
-                                tokio::time::sleep(Duration::from_millis(40)).await;
-                                late.write(&to, what, ttl);
-                            };
-                            drop(tokio::spawn(rest));
-                        });
+                        let left = Due::new(move || behind(move || late.write(&to, what, ttl)));
                         yield_now().await;
-                        behind.call_off();
+                        left.call_off();
                         place.write(&key, value, ttl);
                         Ok(())
                     }

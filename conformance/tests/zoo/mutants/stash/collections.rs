@@ -2,7 +2,6 @@
 //! handle, a medium that fails, or the end of the call.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use larder_conformance::Engine;
@@ -12,10 +11,7 @@ use larder_traits::{Antichain, ErrorKind, Fault};
 use super::m;
 use crate::mutants::Mutant;
 use crate::reference::medium::Trouble;
-use crate::reference::{Due, gap, lock};
-
-/// How late what was dropped comes to its end.
-const LATE: Duration = Duration::from_millis(40);
+use crate::reference::{Due, behind, gap, lock};
 
 pub(super) fn collections() -> Vec<Mutant> {
     let awaiting = |engine| move |mutant: Mutant| mutant.awaiting(engine);
@@ -203,15 +199,11 @@ fn dropped() -> Vec<Mutant> {
                 s.slow_discard = Some(Box::new(|place, name| {
                     async move {
                         let (late, gone) = (Arc::clone(place), name.to_owned());
-                        let behind = Due::new(move || {
-                            let rest = async move {
-                                tokio::time::sleep(LATE).await;
-                                lock(&late.state).discard(&gone);
-                            };
-                            drop(tokio::spawn(rest));
+                        let left = Due::new(move || {
+                            behind(move || lock(&late.state).discard(&gone));
                         });
                         tokio::task::yield_now().await;
-                        behind.call_off();
+                        left.call_off();
                         Ok(lock(&place.state).discard(name))
                     }
                     .boxed()

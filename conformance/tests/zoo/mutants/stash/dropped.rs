@@ -14,7 +14,7 @@ use super::m;
 use crate::mutants::Mutant;
 use crate::reference::medium::{PATIENCE, Trouble};
 use crate::reference::stash::{Answer, Place, Rules};
-use crate::reference::{Due, lock};
+use crate::reference::{Due, behind, lock};
 
 fn commit(place: &Place, ops: &[StashOp], rules: &Rules) -> Answer<()> {
     let mut state = lock(&place.state);
@@ -121,9 +121,8 @@ pub(super) fn dropped() -> Vec<Mutant> {
                     async move {
                         let plain = ops.iter().all(|op| matches!(op, StashOp::Update { .. }));
                         let (late, what) = (Arc::clone(place), ops.clone());
-                        let behind = Due::new(move || {
-                            let rest = async move {
-                                tokio::time::sleep(Duration::from_millis(40)).await;
+                        let left = Due::new(move || {
+                            let rest = move || {
                                 let mut state = lock(&late.state);
                                 for op in what {
                                     if let StashOp::Update { id, rows } = op
@@ -134,11 +133,11 @@ pub(super) fn dropped() -> Vec<Mutant> {
                                 }
                             };
                             if plain {
-                                drop(tokio::spawn(rest));
+                                behind(rest);
                             }
                         });
                         yield_now().await;
-                        behind.call_off();
+                        left.call_off();
                         commit(place, &ops, rules)
                     }
                     .boxed()

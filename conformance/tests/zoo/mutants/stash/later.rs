@@ -16,7 +16,7 @@ use crate::mutants::Mutant;
 use crate::mutants::files::f;
 use crate::reference::files::{self, Flaw, RowFlaw};
 use crate::reference::stash::{CAPS, Collection, Driver, Place};
-use crate::reference::{Due, gap, lock};
+use crate::reference::{Due, gap, lock, stands_still};
 
 /// What a stash in files declares that is about processes only.
 const PROCESS: Caps = files::CAPS.with_durability(Durability::Process);
@@ -352,9 +352,7 @@ fn neighbours() -> Vec<Mutant> {
             |s| {
                 s.slow_commit = Some(Box::new(|place, ops, rules| {
                     async move {
-                        let closed = place.counter.load(SeqCst);
-                        gap().await;
-                        if place.counter.load(SeqCst) != closed {
+                        if !stands_still(&place.counter).await {
                             let why = "the connection was closed";
                             return Err(Fault::not_applied(ErrorKind::Closed, why).into());
                         }
@@ -395,10 +393,9 @@ fn neighbours() -> Vec<Mutant> {
                 s.place.counter.fetch_add(1, SeqCst);
                 s.slow_snapshot = Some(Box::new(|place, id, which| {
                     async move {
-                        let opened = place.counter.load(SeqCst);
-                        gap().await;
+                        let is_same = stands_still(&place.counter).await;
                         let mut found = lock(&place.state).snapshot(id, which)?;
-                        if place.counter.load(SeqCst) != opened {
+                        if !is_same {
                             found.rows.clear();
                         }
                         Ok(found)
