@@ -28,7 +28,7 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ),
     (
         "mutants",
-        "[--json] hold the suite against its zoo of broken stores; --source PACKAGE against changed sources",
+        "[--json] hold the suite against its zoo of broken stores; --profile PROFILE on all of their seeds; --source PACKAGE against changed sources",
     ),
     (
         "bench",

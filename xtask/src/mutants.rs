@@ -19,6 +19,8 @@ struct Summary {
     survivors: Vec<Survivor>,
     /// On how many seeds a broken store was run until it was killed, where it was more than one.
     seeds: BTreeMap<String, u32>,
+    /// By the rule of the score, what was not killed on all of its seeds: on how many it was, and of how many.
+    missed: BTreeMap<String, (u32, u32)>,
     classes: Classes,
     replicas: Vec<Replica>,
 }
@@ -51,16 +53,20 @@ struct Survivor {
 }
 
 pub(crate) fn run(rest: &[String]) -> Result {
-    let json = match rest {
-        [] => false,
-        [flag] if flag == "--json" => true,
-        [flag, package] if flag == "--source" => return source::run(package),
-        [other, ..] => {
-            return Err(format!(
-                "mutants takes --json or --source PACKAGE, not `{other}`"
-            ));
+    let (mut json, mut profile) = (false, None);
+    let mut rest = rest.iter();
+    while let Some(argument) = rest.next() {
+        match (argument.as_str(), rest.as_slice()) {
+            ("--json", _) => json = true,
+            ("--source", [package]) => return source::run(package),
+            ("--profile", [_, ..]) => profile = rest.next(),
+            (other, _) => {
+                return Err(format!(
+                    "mutants takes --json, --profile PROFILE or --source PACKAGE, not `{other}`"
+                ));
+            }
         }
-    };
+    }
     let path = root().join("target").join("larder").join("mutants.json");
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -68,8 +74,13 @@ pub(crate) fn run(rest: &[String]) -> Result {
     // A summary of an earlier run must not be taken for this one's.
     drop(fs::remove_file(&path));
     let path_text = path.display().to_string();
-    let arguments = ["test", "-p", "larder-conformance", "--test", "zoo"];
-    let (_, success) = cargo::lines(&arguments, &[("LARDER_ZOO_SUMMARY", &path_text)], json)?;
+    let mut arguments = vec!["test", "-p", "larder-conformance", "--test", "zoo"];
+    let mut env = vec![("LARDER_ZOO_SUMMARY", path_text.as_str())];
+    if let Some(profile) = profile {
+        env.push(("LARDER_ZOO_PROFILE", profile));
+        arguments.extend(["--", "killed::"]);
+    }
+    let (_, success) = cargo::lines(&arguments, &env, json)?;
     let text = fs::read_to_string(&path)
         .map_err(|e| format!("the zoo left no summary at {path_text}: {e}"))?;
     let summary: Summary =
@@ -86,6 +97,9 @@ pub(crate) fn run(rest: &[String]) -> Result {
         for (id, seeds) in &summary.seeds {
             answer(&format!("killed on seed {seeds} only: {id}"));
         }
+        for (id, (killed, of)) in &summary.missed {
+            answer(&format!("killed on {killed} of {of} seeds: {id}"));
+        }
         tell_classes(&summary.classes);
         let lost = summary.replicas.iter().filter(|replica| !replica.killed);
         for replica in lost.clone() {
@@ -99,10 +113,19 @@ pub(crate) fn run(rest: &[String]) -> Result {
             "{} of {replicas} defects that were seen in the field killed",
             replicas - lost.count()
         ));
+        let rule = profile.map_or(String::new(), |profile| {
+            format!(" by the rule of the score at {profile}")
+        });
         answer(&format!(
-            "{} of {} broken stores killed, {} of {} legal oddities passed",
-            summary.killed, summary.total, summary.benign_passed, summary.benign_total
+            "{} of {} broken stores killed{rule}",
+            summary.killed, summary.total
         ));
+        if profile.is_none() {
+            answer(&format!(
+                "{} of {} legal oddities passed",
+                summary.benign_passed, summary.benign_total
+            ));
+        }
     }
     let all = summary.killed == summary.total && summary.benign_passed == summary.benign_total;
     if success && all && summary.survivors.is_empty() {

@@ -13,6 +13,8 @@
 //!
 //! With `LARDER_ZOO_SUMMARY=<file>` the run writes what it found to that file, as JSON. With `LARDER_ZOO_SEEDS=<n>` the
 //! odd stores are run on so many seeds, one after the other, from `LARDER_SEED` on; each store makes its own of them.
+//! With `LARDER_ZOO_PROFILE=<profile>` a broken store is killed only if it is on all of its seeds, at that profile: what is
+//! seen by luck is no proof. Without it, a store that is killed on one seed will do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -41,8 +43,12 @@ mod reference;
 /// sees by luck.
 const SEED: u64 = 20_261_121;
 
-/// How many seeds a mutant may survive before it counts as a survivor.
+/// How many seeds a mutant may survive before it counts as a survivor; and by the rule of the score, on how many it is run
+/// where the machine decides who comes first.
 const SEEDS: u32 = 20;
+
+/// By the rule of the score, on how many seeds a mutant is run that is killed by calls one after the other.
+const SEEDS_IN_ORDER: u32 = 3;
 
 /// The same where it takes a process that is killed at the right moment, of which a seed has only a few.
 const SEEDS_OF_KILLS: u32 = 100;
@@ -55,6 +61,8 @@ const SCORE: &str = include_str!("../../mutation-score.json");
 struct Found {
     /// What killed each mutant, or nothing.
     killers: BTreeMap<&'static str, Option<Killer>>,
+    /// By the rule of the score, those that were not killed on all of their seeds.
+    missed: BTreeMap<&'static str, Rate>,
     benign_passed: usize,
     benign_total: usize,
     /// How many times a legal oddity was run through its whole suite, and what each check took of that time.
@@ -67,6 +75,21 @@ struct Found {
 struct Killer {
     check: &'static str,
     seeds: u32,
+}
+
+/// On how many seeds a mutant was killed, of those it was run on.
+#[derive(Clone, Copy)]
+struct Rate {
+    killed: u32,
+    of: u32,
+}
+
+impl Rate {
+    /// Whether that is enough for the score: on all, where one in twenty may be missed at quick.
+    fn is_met(self, profile: Profile) -> bool {
+        let missed = self.of - self.killed;
+        missed == 0 || profile == Profile::Quick && missed * 20 <= self.of
+    }
 }
 
 /// The stores that a process which is to be killed may have to open.
@@ -120,6 +143,12 @@ fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     }
+    let rule = variable("LARDER_ZOO_PROFILE").map(|name| Profile::by_name(&name));
+    if rule == Some(None) {
+        complain("LARDER_ZOO_PROFILE: expected quick, standard or soak");
+        return ExitCode::from(3);
+    }
+    let rule = rule.flatten();
     let mut arguments = Arguments::from_args();
     // Most of a run is waiting.
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -157,7 +186,10 @@ fn main() -> ExitCode {
             if let Some(why) = mutant.awaits.and_then(|engine| cannot(&mutant, engine)) {
                 return Ok(Completion::ignored_with(why));
             }
-            let killed = kill(&mutant);
+            let killed = match rule {
+                Some(profile) => kill_by_rule(&mutant, profile, &found),
+                None => kill(&mutant),
+            };
             let killer = killed.as_ref().ok().copied();
             lock(&found).killers.insert(mutant.id, killer);
             killed.map(|_| Completion::Completed)
@@ -282,16 +314,78 @@ fn kill(mutant: &Mutant) -> Result<Killer, Failed> {
         _ => SEEDS,
     };
     for nth in 1..seeds {
-        if let Ok(check) = kill_on(mutant, &options, true) {
+        if let Ok(check) = kill_on(mutant, &options, true, None) {
             return Ok(Killer { check, seeds: nth });
         }
         options.seed = options.seed.wrapping_add(1);
     }
-    let check = kill_on(mutant, &options, false)?;
+    let check = kill_on(mutant, &options, false, None)?;
     Ok(Killer { check, seeds })
 }
 
-fn kill_on(mutant: &Mutant, options: &Options, own_only: bool) -> Result<&'static str, Failed> {
+/// The same by the rule of the score: on all of its seeds.
+fn kill_by_rule(mutant: &Mutant, profile: Profile, found: &Mutex<Found>) -> Result<Killer, Failed> {
+    // The check that takes the least to kill it is asked first.
+    let quick = kill(mutant).ok().map(|killer| killer.check);
+    let mut options = options();
+    options.profile = profile;
+    let mut rate = Rate { killed: 0, of: 0 };
+    let mut of = SEEDS_IN_ORDER;
+    let mut first = None;
+    let mut survived = None;
+    while rate.of < of {
+        rate.of += 1;
+        match kill_on(mutant, &options, true, quick) {
+            Ok(check) => {
+                rate.killed += 1;
+                first.get_or_insert(Killer {
+                    check,
+                    seeds: rate.of,
+                });
+                if !is_in_order(mutant, check) {
+                    of = SEEDS;
+                }
+            }
+            Err(told) => {
+                of = SEEDS;
+                survived = Some(told);
+            }
+        }
+        options.seed = options.seed.wrapping_add(1);
+    }
+    if rate.killed < rate.of {
+        lock(found).missed.insert(mutant.id, rate);
+    }
+    match (first, survived) {
+        (Some(killer), _) if rate.is_met(profile) => Ok(killer),
+        (_, told) => {
+            let told = told.unwrap_or_else(Failed::without_message);
+            let told = told.message().unwrap_or_default();
+            let Rate { killed, of } = rate;
+            Err(format!("killed on {killed} of {of} seeds; on another one it {told}").into())
+        }
+    }
+}
+
+/// Whether a check makes its calls one after the other, so that the machine has no say in what it sees.
+fn is_in_order(mutant: &Mutant, check: &str) -> bool {
+    let suite = (mutant.suite)();
+    let info = suite
+        .trials()
+        .iter()
+        .map(Trial::info)
+        .find(|info| info.id == check);
+    let in_order = |engine: &Engine| matches!(engine, Engine::Sequential | Engine::Model);
+    info.is_some_and(|info| info.engines.iter().all(in_order))
+}
+
+/// The check that kills a mutant on one seed, `first` before the others.
+fn kill_on(
+    mutant: &Mutant,
+    options: &Options,
+    own_only: bool,
+    first: Option<&str>,
+) -> Result<&'static str, Failed> {
     let suite = (mutant.suite)();
     let rank = |trial: &Trial| match trial.info().clause {
         clause if clause == mutant.breaks => 0,
@@ -299,7 +393,7 @@ fn kill_on(mutant: &Mutant, options: &Options, own_only: bool) -> Result<&'stati
         _ => 2,
     };
     let mut trials: Vec<_> = suite.trials().iter().collect();
-    trials.sort_by_key(|trial| rank(trial));
+    trials.sort_by_key(|trial| (first != Some(trial.info().id), rank(trial)));
     trials.retain(|trial| !own_only || rank(trial) < 2);
     let mut seen = Vec::new();
     for trial in trials {
@@ -445,6 +539,10 @@ fn summary(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
         .filter(|(_, it)| it.seeds > 1)
         .map(|(id, it)| (id, it.seeds))
         .collect();
+    let missed = found.missed.iter();
+    let missed: BTreeMap<_, _> = missed
+        .map(|(id, Rate { killed, of })| (id, [killed, of]))
+        .collect();
     let took = found.benign_took.iter();
     let seconds: BTreeMap<_, _> = took.map(|(id, took)| (id, took.as_secs_f64())).collect();
     json!({
@@ -458,6 +556,7 @@ fn summary(found: &Found, mutants: &[Arc<Mutant>]) -> serde_json::Value {
         "survivors": survivors.collect::<Vec<_>>(),
         "killers": killers,
         "seeds": by_luck,
+        "missed": missed,
         "classes": classes(found, mutants),
         "replicas": replicas(found),
     })
