@@ -66,12 +66,15 @@ impl Profile {
         }
     }
 
-    /// How many processes a check kills.
-    pub(crate) fn kills(self) -> usize {
-        match self {
-            Self::Quick => 2,
-            Self::Standard => 10,
-            Self::Soak => 200,
+    /// How many processes a check kills, on a server or on files of this machine. What breaks a store is open for a moment
+    /// only, and a kill takes little.
+    pub(crate) fn kills(self, is_remote: bool) -> usize {
+        match (self, is_remote) {
+            (Self::Quick, true) => 2,
+            (Self::Quick, false) => 6,
+            (Self::Standard, true) => 10,
+            (Self::Standard, false) => 60,
+            (Self::Soak, _) => 600,
         }
     }
 

@@ -37,6 +37,9 @@ const ACKNOWLEDGED_MAX: u64 = 80;
 /// How long after an acknowledgement the kill comes at most, where operations are quicker than that.
 const DELAY: Duration = Duration::from_millis(3);
 
+/// The least time by which an operation can be said to take longer than others.
+const LONG_MIN: Duration = Duration::from_micros(500);
+
 /// How long a place may take to let go of a lock of its former owner.
 const RELEASE_MAX: Duration = Duration::from_secs(5);
 
@@ -220,8 +223,8 @@ where
 pub(crate) type During<W> = for<'a> fn(&'a Cx<W>) -> LocalBoxFuture<'a, Outcome>;
 
 /// As many kills as the profile asks for.
-pub(crate) fn kills(profile: Profile) -> Vec<End> {
-    vec![End::Killed; profile.kills()]
+pub(crate) fn kills<W: World + ?Sized>(cx: &Cx<W>) -> Vec<End> {
+    vec![End::Killed; cx.profile.kills(cx.world().is_remote())]
 }
 
 /// Opens the place, again where a former owner may still be letting go of it.
@@ -319,9 +322,33 @@ impl Victim {
         }
     }
 
+    /// Waits until a worker is at an operation for so long, or for as long as it may work.
+    fn takes_long(&self, long: Duration, until: Instant, told: &mut [Told]) -> Outcome {
+        let mut last = vec![Instant::now(); told.len()];
+        loop {
+            let oldest = last.iter().min().copied().unwrap_or(until);
+            let end = until.min(oldest + long);
+            let left = end.saturating_duration_since(Instant::now());
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            match self.hear(left)? {
+                Some(Word::Done(worker, n, is_durable)) => {
+                    acknowledge(told, worker, n, is_durable);
+                    if let Some(last) = last.get_mut(worker) {
+                        *last = Instant::now();
+                    }
+                }
+                Some(_) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Lets it work and come to its end; how far each worker got.
     fn work(mut self, end: End, done: &[u64], rng: &mut impl Rng) -> Result<Vec<Told>, Stop> {
         let mut told: Vec<Told> = done.iter().map(|done| Told::all(*done)).collect();
+        let workers = u32::try_from(told.len()).unwrap_or(u32::MAX);
         let wanted = 1 + rng.next_u64() % ACKNOWLEDGED_MAX;
         let mut heard: u32 = 0;
         let mut first = None;
@@ -349,11 +376,18 @@ impl Victim {
             }
         }
         if end == End::Killed {
-            // Half the time soon after an operation, and else anywhere in the next ones, however long they take.
+            // A third of the time soon after an operation, a third anywhere in the next ones, however long they take, and a
+            // third in one that takes longer than others do: what a store does seldom, it does slowly.
             let worked = first.map_or(Duration::ZERO, |first| last.duration_since(first));
-            let delay = match rng.next_u32() % 2 {
+            let usual = worked / heard.max(1);
+            let delay = match rng.next_u32() % 3 {
                 0 => DELAY,
-                _ => (worked / heard.max(1) * 2).clamp(DELAY, WORK_MAX),
+                1 => (usual * 2).clamp(DELAY, WORK_MAX),
+                _ => {
+                    let long = (usual * workers * 2).clamp(LONG_MIN, WORK_MAX);
+                    self.takes_long(long, until, &mut told)?;
+                    long
+                }
             };
             std::thread::sleep(delay.mul_f64(fraction(rng)));
             drop(self.child.kill());

@@ -299,7 +299,7 @@ async fn bm_2_5(cx: &Cx<dyn World>) -> Outcome {
     kill::survives_while(
         cx,
         |cx| Box::pin(work::hire_large(cx)),
-        &kill::kills(cx.profile),
+        &kill::kills(cx),
         |cx| Box::pin(lists_given_keys(cx)),
     )
     .await

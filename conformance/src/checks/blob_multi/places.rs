@@ -138,7 +138,7 @@ async fn bm_9_1(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn bm_9_2(cx: &Cx<dyn World>) -> Outcome {
-    let ends = kill::kills(cx.profile);
+    let ends = kill::kills(cx);
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }
 

@@ -308,12 +308,12 @@ async fn bm_4_3(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn bm_4_5(cx: &Cx<dyn World>) -> Outcome {
-    let ends = kill::kills(cx.profile);
+    let ends = kill::kills(cx);
     kill::survives(cx, |cx| Box::pin(work::hire_careless(cx)), &ends).await
 }
 
 async fn bm_4_6(cx: &Cx<dyn World>) -> Outcome {
-    let ends = kill::kills(cx.profile);
+    let ends = kill::kills(cx);
     kill::survives(cx, |cx| Box::pin(work::hire_large(cx)), &ends).await
 }
 

@@ -328,7 +328,7 @@ async fn bs_14_1(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn bs_11_3(cx: &Cx<dyn World>) -> Outcome {
-    let ends = kill::kills(cx.profile);
+    let ends = kill::kills(cx);
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }
 

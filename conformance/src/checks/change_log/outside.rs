@@ -49,7 +49,7 @@ fn durable(caps: &Caps) -> Gate {
 
 async fn cl_7_1(cx: &Cx<dyn World>) -> Outcome {
     let mut ends = vec![End::Dropped(5), End::Left(5)];
-    ends.extend(kill::kills(cx.profile));
+    ends.extend(kill::kills(cx));
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }
 

@@ -191,7 +191,7 @@ async fn in_flight(a: Handle, at: usize) -> (Result<(), KvClientError>, Instant)
 
 async fn kv_9_1(cx: &Cx<dyn World>) -> Outcome {
     let mut ends = vec![End::Dropped(5), End::Left(5)];
-    ends.extend(kill::kills(cx.profile));
+    ends.extend(kill::kills(cx));
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }
 

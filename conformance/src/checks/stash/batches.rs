@@ -452,12 +452,12 @@ pub(super) fn durable(caps: &Caps) -> Gate {
 
 async fn st_13_1(cx: &Cx<dyn World>) -> Outcome {
     let mut ends = vec![End::Dropped(5), End::Left(5)];
-    ends.extend(kill::kills(cx.profile));
+    ends.extend(kill::kills(cx));
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }
 
 async fn st_13_4(cx: &Cx<dyn World>) -> Outcome {
-    let ends = kill::kills(cx.profile);
+    let ends = kill::kills(cx);
     kill::survives(cx, |cx| Box::pin(work::hire_frontiers(cx)), &ends).await
 }
 
@@ -489,7 +489,7 @@ async fn st_13_6(cx: &Cx<dyn World>) -> Outcome {
 
 async fn st_13_7(cx: &Cx<dyn World>) -> Outcome {
     let mut ends = vec![End::Dropped(5), End::Left(5)];
-    ends.extend(kill::kills(cx.profile));
+    ends.extend(kill::kills(cx));
     kill::survives(cx, |cx| Box::pin(names::hire(cx)), &ends).await
 }
 
