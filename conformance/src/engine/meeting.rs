@@ -68,7 +68,7 @@ where
     /// So many at least, however long it takes.
     const MEETINGS_MIN: usize = 10;
     /// More places in one world are more than most worlds are made for.
-    const PLACES_MAX: usize = 600;
+    const PLACES_MAX: usize = 1_200;
     let faults = match harm {
         Harm::Failure => Some(cx.faults()?),
         Harm::Drop => None,

@@ -252,7 +252,7 @@ async fn bk_1_4(cx: &Cx<dyn World>) -> Outcome {
 }
 
 async fn bk_1_5(cx: &Cx<dyn World>) -> Outcome {
-    let ends = kill::kills(cx.profile);
+    let ends = kill::kills(cx);
     kill::survives(cx, |cx| Box::pin(work::hire(cx)), &ends).await
 }
 
@@ -339,22 +339,22 @@ async fn bk_1_8(cx: &Cx<dyn World>) -> Outcome {
     let faults = cx.faults()?;
     let (a, b) = cx.open_two("p").await?;
     let plain = Metadata::new();
-    let patience = fault::patience(a.put(&name("healthy"), &plain, "1")).await?;
+    let patience = fault::patience(async || a.put(&name("healthy"), &plain, "1").await).await?;
     let [new, later] = ["new", "later"].map(|text| Some(Bytes::from_static(text.as_bytes())));
+    let write = async |handle: &Handle, id: &ObjectId, payload: &Option<Bytes>| match payload {
+        Some(payload) => handle.try_put(id, &plain, vec![payload.clone()]).await,
+        None => handle.try_delete(id).await,
+    };
     // Over what is put comes another object, or it is deleted; and another object over what is deleted.
     let cases = [(&new, &later), (&None, &later), (&new, &None)];
     let mut met = 0;
     for (case, (first, then)) in cases.into_iter().enumerate() {
-        let write = async |handle: &Handle, id: &ObjectId, payload: &Option<Bytes>| match payload {
-            Some(payload) => handle.try_put(id, &plain, vec![payload.clone()]).await,
-            None => handle.try_delete(id).await,
-        };
         met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
             let id = name(&format!("k{case}n{nth}"));
             // What comes before the call in question is not to fail.
             faults.disarm();
             a.put(&id, &plain, "old").await?;
-            let call = async { drop(write(&a, &id, first).await) };
+            let call = write(&a, &id, first);
             let is_seen = async || {
                 let found = b.try_get(&id).await;
                 found.is_ok_and(|found| found.map(|it| it.payload) == *first)
@@ -368,8 +368,7 @@ async fn bk_1_8(cx: &Cx<dyn World>) -> Outcome {
                 }
                 Ok(())
             };
-            faults.arm(nth, FaultKind::ErrorAfter);
-            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+            fault::seen_once(&*faults, nth, patience, call, is_seen, over, stays).await
         })
         .await?;
     }

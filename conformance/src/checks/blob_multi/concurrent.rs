@@ -286,6 +286,7 @@ async fn ended(tasks: Vec<JoinHandle<Outcome>>) -> Outcome {
 
 /// How many keys stay where they are: more than a page of the usual interfaces.
 const STABLE: usize = 1_200;
+/// How many lists each lister makes at least.
 const LISTS: usize = 8;
 
 pub(super) async fn bm_2_4(cx: &Cx<dyn World>) -> Outcome {
@@ -302,11 +303,12 @@ pub(super) async fn bm_2_4(cx: &Cx<dyn World>) -> Outcome {
         let (handle, traffic) = (handle.clone(), Arc::clone(&traffic));
         churners.push(tokio::spawn(churn(handle, name, traffic, cx.seed())));
     }
+    let count = LISTS.max(cx.lin_epochs() / 8);
     let mut listers = Vec::new();
     for at in 0..4 {
         let handle = if at % 2 == 0 { a.clone() } else { b.clone() };
         let (stable, traffic) = (Arc::clone(&stable), Arc::clone(&traffic));
-        listers.push(tokio::spawn(lists(handle, at >= 2, stable, traffic)));
+        listers.push(tokio::spawn(lists(handle, at >= 2, stable, traffic, count)));
     }
     let listed = ended(listers).await;
     traffic.over.store(true, Ordering::SeqCst);
@@ -323,21 +325,21 @@ async fn churn(handle: Handle, name: &'static str, traffic: Arc<Traffic>, seed: 
         dice = hash(&dice.to_le_bytes());
         let at = dice % u64::try_from(STABLE).unwrap_or(1);
         let run = (dice >> 32) % 4 + 1;
-        for n in 0..run {
-            let key = match dice >> 61 {
+        let keys: Vec<_> = (0..run)
+            .map(|n| match dice >> 61 {
                 0..3 => format!("a{name}{n}"),
                 3..6 => format!("s{at:04}{name}{n}"),
                 _ => format!("z{name}{n}"),
-            };
-            // A key of one's own comes and goes in turn.
-            let write = async {
-                if (dice >> 40).is_multiple_of(2) {
-                    handle.set(&key, "churn").await
-                } else {
-                    handle.delete(&key).await
-                }
-            };
-            traffic.write(write).await?;
+            })
+            .collect();
+        for key in &keys {
+            traffic.write(handle.set(key, "churn")).await?;
+        }
+        // Most go as soon as they have come, so that a list that has just seen one goes on where it was.
+        if !(dice >> 40).is_multiple_of(4) {
+            for key in &keys {
+                traffic.write(handle.delete(key)).await?;
+            }
         }
         tokio::task::yield_now().await;
     }
@@ -349,10 +351,11 @@ async fn lists(
     by_prefix: bool,
     stable: Arc<Vec<String>>,
     traffic: Arc<Traffic>,
+    count: usize,
 ) -> Outcome {
     let started = Instant::now();
     for at in 0.. {
-        if at >= LISTS && traffic.is_enough(started) {
+        if at >= count && traffic.is_enough(started) {
             break;
         }
         let look = async {

@@ -386,7 +386,7 @@ pub(super) async fn bm_6_5(cx: &Cx<dyn World>) -> Outcome {
     const ATOMIC: Atomicity = Atomicity::RequireAtomic;
     let faults = cx.faults()?;
     let (a, b) = cx.open_two("p").await?;
-    let patience = fault::patience(a.set("healthy", "1")).await?;
+    let patience = fault::patience(async || a.set("healthy", "1").await).await?;
     let soon = || Instant::now() + ENDS;
     // Over what is set comes another value, or it is deleted; and another value over what is deleted.
     let cases = [
@@ -403,11 +403,10 @@ pub(super) async fn bm_6_5(cx: &Cx<dyn World>) -> Outcome {
             faults.disarm();
             a.set(&key, "old").await?;
             let call = async {
-                let ended = match how {
+                match how {
                     Some(atomic) => a.try_set(soon(), &key, "new", atomic).await,
                     None => a.try_delete(soon(), &key).await,
-                };
-                drop(ended);
+                }
             };
             let is_seen = async || match b.try_get(soon(), &key).await {
                 Ok(Some(value)) => value == b"new" && how.is_some(),
@@ -426,8 +425,7 @@ pub(super) async fn bm_6_5(cx: &Cx<dyn World>) -> Outcome {
                 get_is(&b, &key, later).await?;
                 get_is(&a, &key, later).await
             };
-            faults.arm(nth, FaultKind::ErrorAfter);
-            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+            fault::seen_once(&*faults, nth, patience, call, is_seen, over, stays).await
         })
         .await?;
     }

@@ -1,5 +1,7 @@
 //! BS-2.7 and BS-3.4 to BS-3.5: frames that are alike, and what flushes make of what comes while they run.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use larder_traits::{AlignedBlobBuf, BlobGuid, PAGE_SIZE};
@@ -102,6 +104,11 @@ pub(super) async fn bs_2_7(cx: &Cx<dyn World>) -> Outcome {
         a.write_buf(guid(2), &base)?;
         same(&how, &b, name, &like)?;
         same(&how, &b, guid(2), &base)?;
+        // Each handle writes what it has written last, over what the other one has.
+        a.write_buf(name, &base)?;
+        same("the first again, by its writer", &b, name, &base)?;
+        b.write_buf(name, &like)?;
+        same("its like again, by its writer", &a, name, &like)?;
         b.write_buf(name, &base)?;
         same("the first again", &a, name, &base)?;
     }
@@ -111,18 +118,33 @@ pub(super) async fn bs_2_7(cx: &Cx<dyn World>) -> Outcome {
 pub(super) async fn bs_3_4(cx: &Cx<dyn World>) -> Outcome {
     let (mut a, mut b) = cx.open_two("p").await?;
     let mut rng = cx.rng();
-    for round in 0..cx.times(24, 6) {
+    let rounds = cx.times(24, 6);
+    let mut met = 0;
+    for round in 0..3 * rounds {
+        // A round says little whose flush had ended before there was anything else.
+        if round >= rounds && 2 * met >= rounds {
+            break;
+        }
         let tag = u64::try_from(round).unwrap_or_default() * 10;
         // Something for the flush to do, some of it over what is there.
         for name in 0..3 {
             a.write(guid(name), tag + 1)?;
         }
         let running = a.clone();
-        let flusher = std::thread::spawn(move || running.store().flush());
+        let begun = Arc::<AtomicBool>::default();
+        let begins = Arc::clone(&begun);
+        let flusher = std::thread::spawn(move || {
+            begins.store(true, Ordering::SeqCst);
+            running.store().flush()
+        });
+        while !begun.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         std::thread::sleep(Duration::from_micros(rng.random_range(0..900)));
         b.write(guid(10), tag + 2)?;
         b.delete(guid(2))?;
         b.write(guid(1), tag + 3)?;
+        met += usize::from(!flusher.is_finished());
         let at_once = round % 2 == 0;
         let early = if at_once { Some(b.flush()) } else { None };
         let flushed = flusher.join();

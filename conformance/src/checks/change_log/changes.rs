@@ -209,14 +209,16 @@ async fn cl_1_2(cx: &Cx<dyn World>) -> Outcome {
     let owner = writer(1);
     let beside = change(9, 0);
     a.record(owner, &beside).await?;
-    for version in 0..12 {
+    // Each handle also records what it has recorded before, and what it has recorded last, over what the other one has.
+    let back = [3, 11, 3, 4, 3, 4, 0, 1, 1, 0];
+    for (turn, version) in (0..12).chain(back).enumerate() {
         let handle = if version % 3 == 0 { &b } else { &a };
         let latest = change(1, version);
         handle.record(owner, &latest).await?;
         // Once more, as after an answer that was lost.
         handle.record(owner, &latest).await?;
         for reader in [&b, &a] {
-            let what = format!("recorded for the time {version}");
+            let what = format!("recorded for the time {turn}");
             let expected = [latest.clone(), beside.clone()];
             reader.expect(&what, owner, &expected).await?;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_traits::{Change, Classify, ErrorKind, Outcome as Effect};
+use larder_traits::{Classify, ErrorKind, Outcome as Effect};
 
 use super::cases::{Case, Method};
 use super::{change, writer};
@@ -173,7 +173,7 @@ pub(super) async fn cl_6_3(cx: &Cx<dyn World>) -> Outcome {
     let faults = cx.faults()?;
     let (a, b) = cx.open_two("p").await?;
     let owner = writer(1);
-    let patience = fault::patience(a.record(owner, &change(0, 0))).await?;
+    let patience = fault::patience(async || a.record(owner, &change(0, 0)).await).await?;
     let mut met = 0;
     // A change that is recorded and completed, and one that is completed and recorded again.
     for records in [true, false] {
@@ -185,16 +185,14 @@ pub(super) async fn cl_6_3(cx: &Cx<dyn World>) -> Outcome {
                 a.record(owner, &old).await?;
             }
             let call = async {
-                let ended = match records {
+                match records {
                     true => a.try_record(owner, &old).await,
                     false => a.try_complete(owner, old.id).await,
-                };
-                drop(ended);
+                }
             };
-            let is_listed = |listed: &[Change]| listed.iter().any(|it| it.id == old.id);
             let is_seen = async || {
                 let listed = b.try_changes(owner).await;
-                listed.is_ok_and(|listed| is_listed(&listed) == records)
+                listed.is_ok_and(|listed| listed.iter().any(|it| it.id == old.id) == records)
             };
             let over = async || {
                 let ended = match records {
@@ -213,8 +211,7 @@ pub(super) async fn cl_6_3(cx: &Cx<dyn World>) -> Outcome {
                 }
                 Ok(())
             };
-            faults.arm(nth, FaultKind::ErrorAfter);
-            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+            fault::seen_once(&*faults, nth, patience, call, is_seen, over, stays).await
         })
         .await?;
     }

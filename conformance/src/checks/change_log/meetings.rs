@@ -6,7 +6,7 @@ use larder_traits::Change;
 use tokio::sync::Barrier;
 
 use super::concurrent::panicked;
-use super::{at, change, for_ever, id, writer};
+use super::{at, change, for_ever, writer};
 use crate::change_log::{Handle, World};
 use crate::check::{Outcome, Stop};
 use crate::cx::Cx;
@@ -22,8 +22,8 @@ pub(super) async fn cl_4_4(cx: &Cx<dyn World>) -> Outcome {
     let (a, b) = cx.open_two("p").await?;
     a.renew(writer(CLAIMANT), for_ever()).await?;
     for round in 1..=rounds(cx) {
-        longest_holds(cx, [&a, &b], 2 * round).await?;
-        renewed_in_time(cx, [&a, &b], 2 * round + 1).await?;
+        longest_holds(cx, [&a, &b], round).await?;
+        renewed_in_time(cx, [&a, &b], round).await?;
     }
     Ok(())
 }
@@ -49,35 +49,48 @@ async fn longest_holds(cx: &Cx<dyn World>, [a, b]: [&Handle; 2], number: u64) ->
     a.complete(owner, own.id).await
 }
 
-/// A claim and a renewal at once. What its owner still has after the renewal it keeps.
-async fn renewed_in_time(cx: &Cx<dyn World>, [a, b]: [&Handle; 2], number: u64) -> Outcome {
-    let (owner, own) = (writer(1_000 + number), change(number, 0));
-    a.record(owner, &own).await?;
+/// A claim, and renewals of several leases meanwhile. What an owner still has after its renewal it keeps.
+async fn renewed_in_time(cx: &Cx<dyn World>, [a, b]: [&Handle; 2], round: u64) -> Outcome {
+    // One after the other, they are at it for as long as the claim is.
+    const OWNERS: u64 = 4;
+    let numbers = (0..OWNERS).map(|n| 10_000 + OWNERS * round + n);
+    let owners: Vec<_> = numbers.map(|n| (writer(n), change(n, 0))).collect();
+    for (owner, own) in &owners {
+        a.record(*owner, own).await?;
+    }
     let claim = {
         let b = b.clone();
         tokio::spawn(async move { b.claim(writer(CLAIMANT), at(0), usize::MAX).await })
     };
-    for _ in 0..number % 4 {
+    for _ in 0..round % 4 {
         tokio::task::yield_now().await;
     }
-    a.renew(owner, for_ever()).await?;
-    let kept = a.changes(owner).await?;
+    let mut lost = Vec::new();
+    for (owner, own) in &owners {
+        a.renew(*owner, for_ever()).await?;
+        let kept = a.changes(*owner).await?;
+        if kept.is_empty() {
+            lost.push(own.clone());
+        }
+        tokio::task::yield_now().await;
+    }
     let claimed = claim.await.map_err(|e| panicked(&e))??;
-    let what = "a claim that met a renewal, after which its owner was asked for its changes";
-    let expected = if kept.is_empty() {
-        vec![own]
-    } else {
-        Vec::new()
-    };
-    cx.eq(what, &claimed, &expected)?;
-    let by = if kept.is_empty() {
-        writer(CLAIMANT)
-    } else {
-        owner
-    };
-    a.expect(what, owner, &kept).await?;
+    let what = "a claim that met renewals, after each of which its owner was asked for its changes";
+    lost.sort_by_key(|change| change.id);
+    cx.eq(what, &claimed, &lost)?;
     a.expect(what, writer(CLAIMANT), &claimed).await?;
-    a.complete(by, id(number)).await
+    for (owner, own) in &owners {
+        let is_lost = claimed.contains(own);
+        let kept = if is_lost {
+            Vec::new()
+        } else {
+            vec![own.clone()]
+        };
+        a.expect(what, *owner, &kept).await?;
+        let by = if is_lost { writer(CLAIMANT) } else { *owner };
+        a.complete(by, own.id).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn cl_6_2(cx: &Cx<dyn World>) -> Outcome {

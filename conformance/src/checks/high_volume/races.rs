@@ -9,6 +9,7 @@ use tokio::sync::Barrier;
 
 use super::lin;
 use crate::check::{Check, Engine, Outcome, Stop};
+use crate::checks::backend::calls::{Answer, Call, Subject};
 use crate::checks::backend::objects::name;
 use crate::checks::seen_once;
 use crate::cx::Cx;
@@ -126,65 +127,55 @@ async fn hv_7_4(cx: &Cx<dyn World>) -> Outcome {
     let faults = cx.faults()?;
     let (a, b) = cx.open_two("p").await?;
     let plain = Metadata::new();
-    let patience = fault::patience(a.put(&name("healthy"), &plain, "1")).await?;
-    let [first, then] =
-        ["first", "then"].map(|key| Tombstone::new(name(key), ExpirationPolicy::Manual));
+    let patience = fault::patience(async || a.put(&name("healthy"), &plain, "1").await).await?;
+    let [one, two] = ["one", "two"].map(|key| Tombstone::new(name(key), ExpirationPolicy::Manual));
+    let swap =
+        |current: Option<&Tombstone>, write| Call::Swap(current.map(|it| it.target.clone()), write);
+    let to = |redirect: &Tombstone| TieredWrite::Tombstone(redirect.clone());
+    let object = Call::PutInline(plain.clone(), Bytes::from_static(b"new"));
+    // What is there before, a call, and the one that comes over it and leaves what was there before.
+    let cases = [
+        (
+            None,
+            swap(None, to(&one)),
+            swap(Some(&one), TieredWrite::Delete),
+        ),
+        (
+            Some(&two),
+            swap(Some(&two), to(&one)),
+            swap(Some(&one), to(&two)),
+        ),
+        (None, object, Call::DeleteInline),
+    ];
     let mut met = 0;
-    // A redirect that is made and taken away again, one that moves on and back, and an object likewise.
-    for case in 0..3 {
+    for (case, (before, first, then)) in cases.iter().enumerate() {
         met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
             let id = name(&format!("k{case}n{nth}"));
             // What comes before the call in question is not to fail.
             faults.disarm();
-            let before = match case {
-                1 => {
-                    let won = a
-                        .swap(&id, None, TieredWrite::Tombstone(then.clone()))
-                        .await?;
-                    cx.eq("a redirect in an absent row", &won, &true)?;
-                    Some(Row::Redirect(then.clone()))
-                }
-                _ => None,
+            if let Some(redirect) = before {
+                let won = a.swap(&id, None, to(redirect)).await?;
+                cx.eq("a redirect in an absent row", &won, &true)?;
+            }
+            let before = before.map(|redirect| Row::Redirect(redirect.clone()));
+            let call = a.make(&id, first);
+            let is_seen = async || {
+                b.see(&id)
+                    .await
+                    .is_ok_and(|row| row.is_some() && row != before)
             };
-            let to_first = TieredWrite::Tombstone(first.clone());
-            let call = async {
-                match case {
-                    0 => drop(a.try_swap(&id, None, to_first).await),
-                    1 => drop(a.try_swap(&id, Some(&then.target), to_first).await),
-                    _ => drop(
-                        a.try_put_inline(&id, &plain, Bytes::from_static(b"new"))
-                            .await,
-                    ),
-                }
-            };
-            let is_seen = async || match b.try_row(&id).await {
-                Ok(Some(Row::Redirect(there))) => case < 2 && there.target == first.target,
-                Ok(Some(Row::Inline(_, payload))) => case == 2 && payload == "new",
-                _ => false,
-            };
-            let over = async || match case {
-                0 => {
-                    let swap = b
-                        .try_swap(&id, Some(&first.target), TieredWrite::Delete)
-                        .await;
-                    swap.is_ok_and(|won| won)
-                }
-                1 => {
-                    let back = TieredWrite::Tombstone(then.clone());
-                    let swap = b.try_swap(&id, Some(&first.target), back).await;
-                    swap.is_ok_and(|won| won)
-                }
-                _ => b.try_delete_inline(&id).await.is_ok(),
+            let over = async || {
+                let ended = b.make(&id, then).await;
+                ended.is_ok_and(|answer| answer != Answer::Won(false))
             };
             let stays = async || {
                 for handle in [&b, &a] {
-                    let what = format!("what came over a write whose answer {nth} was lost");
+                    let what = format!("{then:?} over {first:?}, whose answer {nth} was lost");
                     cx.eq(what, &handle.row(&id).await?, &before)?;
                 }
                 Ok(())
             };
-            faults.arm(nth, FaultKind::ErrorAfter);
-            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+            fault::seen_once(&*faults, nth, patience, call, is_seen, over, stays).await
         })
         .await?;
     }

@@ -306,9 +306,9 @@ pub(super) async fn kv_8_2(cx: &Cx<dyn World>) -> Outcome {
 }
 
 pub(super) async fn kv_7_4(cx: &Cx<dyn World>) -> Outcome {
-    let faults = cx.faults()?;
-    let (a, b) = cx.open_two("p").await?;
-    let patience = fault::patience(a.put("healthy", "1")).await?;
+    let bench = Bench::new(cx).await?;
+    let Bench { faults, a, b, .. } = &bench;
+    let patience = fault::patience(async || a.put("healthy", "1").await).await?;
     // Over what is written comes another value, or it is deleted; and another value over what is deleted.
     let cases = [
         (Method::Put, true),
@@ -319,19 +319,12 @@ pub(super) async fn kv_7_4(cx: &Cx<dyn World>) -> Outcome {
     ];
     let mut met = 0;
     for (case, (method, by_put)) in cases.into_iter().enumerate() {
-        met += each_met(&*faults, FaultKind::ErrorAfter, async |nth| {
+        met += each_met(&**faults, FaultKind::ErrorAfter, async |nth| {
             let key = format!("k{case}n{nth}");
             // What comes before the call in question is not to fail.
             faults.disarm();
             a.put(&key, "old").await?;
-            let call = async {
-                let ended = match method {
-                    Method::Delete => a.try_delete(key.as_bytes()).await,
-                    Method::Put => a.try_put(key.as_bytes(), b"new").await,
-                    _ => a.try_put_with_ttl(key.as_bytes(), b"new", 86_400).await,
-                };
-                drop(ended);
-            };
+            let call = bench.called(method, &key, b"new");
             let is_seen = async || match b.try_get(key.as_bytes()).await {
                 Ok(Some(value)) => value == "new" && method != Method::Delete,
                 Ok(None) => method == Method::Delete,
@@ -347,13 +340,10 @@ pub(super) async fn kv_7_4(cx: &Cx<dyn World>) -> Outcome {
             let later = by_put.then_some(&b"later"[..]);
             let stays = async || {
                 let what = format!("over {method:?} whose answer {nth} was lost");
-                for handle in [&b, &a] {
-                    handle.expect(&what, &key, later).await?;
-                }
-                Ok(())
+                b.expect(&what, &key, later).await?;
+                a.expect(&what, &key, later).await
             };
-            faults.arm(nth, FaultKind::ErrorAfter);
-            fault::seen_once(&*faults, patience, call, is_seen, over, stays).await
+            fault::seen_once(&**faults, nth, patience, call, is_seen, over, stays).await
         })
         .await?;
     }

@@ -194,7 +194,6 @@ async fn c_2_5(cx: &Cx<dyn World>) -> Outcome {
         let key = format!("{round:03}");
         let appends = async {
             a.update(c, (key.clone(), "a".into()), time, 1).await?;
-            // Nothing that another handle does moves a frontier of this one.
             a.seal(c, at(time)).await?;
             Ok::<_, Stop>(a.iter(c).await?)
         };

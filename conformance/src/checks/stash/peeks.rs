@@ -265,8 +265,8 @@ async fn peek_bad(
 const MOVES: i64 = 60;
 const MOVES_MAX: i64 = 2_000;
 
-/// How many times each of them looks, unless the moves are over before.
-const PEEKS: usize = 40;
+/// How many times they look together, unless the moves are over before.
+const PEEKS: usize = 80;
 
 async fn st_11_4(cx: &Cx<dyn World>) -> Outcome {
     let mut a = cx.open("p").await?;
@@ -280,7 +280,7 @@ async fn st_11_4(cx: &Cx<dyn World>) -> Outcome {
         running.push(tokio::spawn(watch(reader, c, Arc::downgrade(&at_work))));
     }
     // A store that moves much faster than it reads has to move on until it was read now and then.
-    let is_watched = || at_work.load(Ordering::Relaxed) >= 2 * PEEKS;
+    let is_watched = || at_work.load(Ordering::Relaxed) >= PEEKS;
     for time in 1..MOVES_MAX {
         if time > MOVES && (is_watched() || running.iter().any(JoinHandle::is_finished)) {
             break;
@@ -298,14 +298,20 @@ async fn st_11_4(cx: &Cx<dyn World>) -> Outcome {
         tokio::task::yield_now().await;
     }
     drop(at_work);
+    let last = a.peek(c).await?;
     for reader in running {
-        ended(reader.await)?;
+        let mut reader = ended(reader.await)?;
+        cx.eq(
+            "the last value, on a handle that saw many",
+            &reader.peek(c).await?,
+            &last,
+        )?;
     }
-    Ok(())
+    cx.eq("values of the key", &last.len(), &1)
 }
 
 /// Peeks as long as the values move, each time at one that is not older than the one before.
-async fn watch(mut reader: Handle, c: Names, at_work: Weak<AtomicUsize>) -> Outcome {
+async fn watch(mut reader: Handle, c: Names, at_work: Weak<AtomicUsize>) -> Result<Handle, Stop> {
     let mut last = 0;
     while let Some(peeks) = at_work.upgrade() {
         let seen = reader.peek(c).await?;
@@ -335,7 +341,7 @@ async fn watch(mut reader: Handle, c: Names, at_work: Weak<AtomicUsize>) -> Outc
         drop(peeks);
         tokio::task::yield_now().await;
     }
-    Ok(())
+    Ok(reader)
 }
 
 async fn st_11_5(cx: &Cx<dyn World>) -> Outcome {

@@ -249,6 +249,28 @@ fn puts() -> Vec<Mutant> {
             },
         ),
         m(
+            "bk-own-last-unchanged",
+            "BK-1",
+            &["BK-2"],
+            "a handle does not put the object that it has put last, whatever another one has put since",
+            |s| {
+                let own = Arc::new(Mutex::new(BTreeMap::new()));
+                let deleted = Arc::clone(&own);
+                s.put = Box::new(move |place, id, row| {
+                    let before = lock(&own).insert(id.clone(), row.clone());
+                    if before.as_ref() != Some(&row) || place.live(id).is_none() {
+                        place.write(id, row);
+                    }
+                    Ok(())
+                });
+                s.delete = Box::new(move |place, id| {
+                    lock(&deleted).remove(id);
+                    place.remove(id);
+                    Ok(())
+                });
+            },
+        ),
+        m(
             "bk-put-appends",
             "BK-1",
             &["BK-2"],

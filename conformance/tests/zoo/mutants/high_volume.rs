@@ -19,7 +19,7 @@ use crate::reference::high_volume::{
 use crate::reference::lock;
 
 mod bystanders;
-pub(in crate::mutants) mod combined;
+mod combined;
 mod concurrent;
 mod dropped;
 mod expiry;
@@ -549,6 +549,51 @@ fn handles() -> Vec<Mutant> {
             "closing one handle removes the place under the others",
             |s| {
                 s.close = Box::new(|place| lock(&place.rows).clear());
+            },
+        ),
+        m(
+            "hv-own-last-swap-is-won",
+            "HV-6",
+            &["HV-5", "HV-7"],
+            "a handle takes the swap that it has won last for a repeated one, whatever others have made of the row since",
+            |s| {
+                let won = Arc::new(Mutex::new(BTreeMap::new()));
+                let forgets = |won: &Arc<Mutex<BTreeMap<ObjectId, _>>>| {
+                    let won = Arc::clone(won);
+                    move |id: &ObjectId| drop(lock(&won).remove(id))
+                };
+                let [put, delete, put_inline, delete_inline] = [(); 4].map(|()| forgets(&won));
+                s.put = Box::new(move |place, id, row| {
+                    put(id);
+                    place.write(id, row);
+                    Ok(())
+                });
+                s.delete = Box::new(move |place, id| {
+                    delete(id);
+                    place.remove(id);
+                    Ok(())
+                });
+                s.put_inline = Box::new(move |place, id, row| {
+                    put_inline(id);
+                    place.put_inline(id, row)
+                });
+                s.delete_inline = Box::new(move |place, id| {
+                    delete_inline(id);
+                    place.delete_inline(id)
+                });
+                s.swap = Box::new(move |place, id, current, new| {
+                    let swap = (current.cloned(), new.clone());
+                    let mut won = lock(&won);
+                    if won.get(id) == Some(&swap) {
+                        return true;
+                    }
+                    won.remove(id);
+                    let is_won = place.swap(id, current, new);
+                    if is_won {
+                        won.insert(id.clone(), swap);
+                    }
+                    is_won
+                });
             },
         ),
         m(

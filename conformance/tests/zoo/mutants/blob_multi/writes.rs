@@ -1,6 +1,8 @@
 //! Sets, deletes and bounds.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +67,27 @@ pub(super) fn writes() -> Vec<Mutant> {
                         return Ok(());
                     }
                     place.set(key, value)
+                });
+            },
+        ),
+        m(
+            "bm-own-last-unchanged",
+            "BM-3",
+            &["BM-1", "BM-6"],
+            "a handle does not set the value that it has set last, whatever another one has set since",
+            |s| {
+                let own = Arc::new(Mutex::new(BTreeMap::new()));
+                let deleted = Arc::clone(&own);
+                s.set = Box::new(move |place, key, value, _| {
+                    let before = lock(&own).insert(key.to_owned(), value.clone());
+                    if before.as_ref() == Some(&value) && place.get(key)?.is_some() {
+                        return Ok(());
+                    }
+                    place.set(key, value)
+                });
+                s.delete = Box::new(move |place, key| {
+                    lock(&deleted).remove(key);
+                    place.delete(key)
                 });
             },
         ),

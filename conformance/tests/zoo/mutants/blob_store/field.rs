@@ -1,7 +1,7 @@
 //! As stores in the field have been wrong: by a hint that was taken for an answer, by a cache that one way in does not tell,
 //! by a bound of a transfer, or by what a flush makes of two changes of one blob.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -44,21 +44,44 @@ fn sum(frame: &[u8]) -> u64 {
 }
 
 fn looks() -> Vec<Mutant> {
-    vec![m(
-        "bs-unchanged-by-its-sum",
-        "BS-2",
-        &["BS-1", "BS-7"],
-        "a frame counts as unchanged if the sum of its words is, in whatever order they are",
-        |s| {
-            s.write = Box::new(|place, guid, src| {
-                let mut old = vec![0; PAGE_SIZE];
-                if place.read(guid, &mut old).is_ok() && sum(&old) == sum(src) {
-                    return Ok(());
-                }
-                place.write(guid, src)
-            });
-        },
-    )]
+    vec![
+        m(
+            "bs-unchanged-by-its-sum",
+            "BS-2",
+            &["BS-1", "BS-7"],
+            "a frame counts as unchanged if the sum of its words is, in whatever order they are",
+            |s| {
+                s.write = Box::new(|place, guid, src| {
+                    let mut old = vec![0; PAGE_SIZE];
+                    if place.read(guid, &mut old).is_ok() && sum(&old) == sum(src) {
+                        return Ok(());
+                    }
+                    place.write(guid, src)
+                });
+            },
+        ),
+        m(
+            "bs-own-last-unchanged",
+            "BS-2",
+            &["BS-1"],
+            "a handle does not write the frame that it has written last, whatever another one has written since",
+            |s| {
+                let own = Arc::new(Mutex::new(BTreeMap::new()));
+                let deleted = Arc::clone(&own);
+                s.write = Box::new(move |place, guid, src| {
+                    let before = lock(&own).insert(guid, src.to_vec());
+                    if before.as_deref() == Some(src) && place.has(guid)? {
+                        return Ok(());
+                    }
+                    place.write(guid, src)
+                });
+                s.delete = Box::new(move |place, guid| {
+                    lock(&deleted).remove(&guid);
+                    place.delete(guid)
+                });
+            },
+        ),
+    ]
 }
 
 fn batches() -> Vec<Mutant> {

@@ -1,6 +1,6 @@
 //! Wrong for few values and few names, or after calls in a certain order. All that is common is right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -182,6 +182,30 @@ fn ends() -> Vec<Mutant> {
                         let age = Duration::from_secs(now.saturating_sub(made));
                         entry.expires = entry.expires.and_then(|end| end.checked_sub(age));
                     }
+                    Ok(())
+                });
+            },
+        ),
+        m(
+            "kv-own-last-unchanged",
+            "KV-1",
+            &["KV-7", "KV-4"],
+            "a handle does not put the value that it has put last, whatever another one has put since",
+            |s| {
+                let own = Arc::new(Mutex::new(BTreeMap::new()));
+                let deleted = Arc::clone(&own);
+                s.write = Box::new(move |place, key, value, ttl| {
+                    let latest = ttl.is_none().then(|| value.clone());
+                    let before = lock(&own).insert(key.to_vec(), latest.clone());
+                    let is_same = before.is_some_and(|before| before == latest && before.is_some());
+                    if !is_same || place.read(key).is_none() {
+                        place.write(key, value, ttl);
+                    }
+                    Ok(())
+                });
+                s.remove = Box::new(move |place, key| {
+                    lock(&deleted).remove(key);
+                    place.remove(key);
                     Ok(())
                 });
             },
