@@ -8,6 +8,7 @@ mod failing;
 mod flushes;
 mod frames;
 mod names;
+mod pace;
 mod reads;
 mod tail;
 #[cfg(test)]

@@ -326,12 +326,12 @@ impl Victim {
     fn takes_long(&self, long: Duration, until: Instant, told: &mut [Told]) -> Outcome {
         let mut last = vec![Instant::now(); told.len()];
         loop {
-            let oldest = last.iter().min().copied().unwrap_or(until);
-            let end = until.min(oldest + long);
-            let left = end.saturating_duration_since(Instant::now());
             if Instant::now() >= until {
                 return Ok(());
             }
+            let oldest = last.iter().min().copied().unwrap_or(until);
+            let end = until.min(oldest + long);
+            let left = end.saturating_duration_since(Instant::now());
             match self.hear(left)? {
                 Some(Word::Done(worker, n, is_durable)) => {
                     acknowledge(told, worker, n, is_durable);

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRng;
 
 use super::guid;
+use super::pace::{Pace, time_max};
 use crate::blob_store::{Handle, World};
 use crate::check::{Outcome, Stop, describe};
 use crate::cx::Cx;
@@ -129,57 +130,6 @@ pub(super) fn writes(cx: &Cx<dyn World>) -> u64 {
         Profile::Quick => 250,
         Profile::Standard => 2_500,
         Profile::Soak => 50_000,
-    }
-}
-
-/// The longest that writers go on; a medium that syncs slowly does fewer writes.
-fn time_max(cx: &Cx<dyn World>) -> Duration {
-    match cx.profile {
-        Profile::Quick => Duration::from_secs(2),
-        Profile::Standard => Duration::from_secs(20),
-        Profile::Soak => Duration::from_secs(600),
-    }
-}
-
-/// Of all reads, how many must have met a write, for a run to say anything.
-const MEETINGS_MIN: u64 = 20;
-
-/// How long the writers of a run go on, and what the readers meet meanwhile.
-pub(super) struct Pace {
-    started: Instant,
-    rounds: u64,
-    until: Duration,
-    meetings: AtomicU64,
-}
-
-impl Pace {
-    pub(super) fn of(cx: &Cx<dyn World>, rounds: u64) -> Arc<Self> {
-        Arc::new(Self {
-            started: Instant::now(),
-            rounds,
-            until: time_max(cx),
-            meetings: AtomicU64::new(0),
-        })
-    }
-
-    /// Whether a writer goes on: to the end of its rounds, and beyond it while readers have met too little.
-    pub(super) fn goes_on(&self, round: u64, ended: &AtomicBool) -> bool {
-        let is_met = self.meetings.load(Ordering::Relaxed) >= 2 * MEETINGS_MIN;
-        let is_done = round >= self.rounds && is_met;
-        !(is_done || ended.load(Ordering::SeqCst) || self.started.elapsed() > self.until)
-    }
-
-    pub(super) fn met(&self) {
-        self.meetings.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn enough(&self, what: &str) -> Outcome {
-        let meetings = self.meetings.load(Ordering::Relaxed);
-        if meetings < MEETINGS_MIN {
-            let why = format!("only {meetings} {what} met a write");
-            return Err(Stop::Inconclusive(why));
-        }
-        Ok(())
     }
 }
 

@@ -191,6 +191,22 @@ pub(super) async fn st_5_7(cx: &Cx<dyn World>) -> Outcome {
     Ok(())
 }
 
+/// Multiplicities, in the order of their times, whose sum leaves 64 bits on its way and comes back.
+pub(super) const THROUGH: [&[Diff]; 6] = [
+    &[Diff::MAX, 1, -1],
+    &[1, Diff::MAX, -1],
+    &[Diff::MIN, -1, 1],
+    &[-1, Diff::MIN, 1],
+    &[Diff::MAX, Diff::MAX, Diff::MIN, Diff::MIN, 7],
+    &[Diff::MIN, -1, Diff::MAX, 2],
+];
+
+/// What they come to.
+pub(super) fn through(diffs: &[Diff]) -> Diff {
+    let sum: i128 = diffs.iter().map(|diff| i128::from(*diff)).sum();
+    Diff::try_from(sum).unwrap_or_default()
+}
+
 /// ST-8.5: what is folded lies far apart, and its sum leaves 64 bits on the way.
 pub(super) async fn st_8_5(cx: &Cx<dyn World>) -> Outcome {
     let (mut a, mut b) = cx.open_two("p").await?;
@@ -223,15 +239,7 @@ pub(super) async fn st_8_5(cx: &Cx<dyn World>) -> Outcome {
         }
     }
     // Whatever the order, and be they written by one call or by several.
-    let orders: [&[Diff]; 6] = [
-        &[Diff::MAX, 1, -1],
-        &[1, Diff::MAX, -1],
-        &[Diff::MIN, -1, 1],
-        &[-1, Diff::MIN, 1],
-        &[Diff::MAX, Diff::MAX, Diff::MIN, Diff::MIN, 7],
-        &[Diff::MIN, -1, Diff::MAX, 2],
-    ];
-    for (n, diffs) in orders.into_iter().enumerate() {
+    for (n, diffs) in THROUGH.into_iter().enumerate() {
         for apart in [false, true] {
             let c: Names = a.collection(&format!("through {n} {apart}")).await?;
             let rows = (0..).zip(diffs);
@@ -244,8 +252,7 @@ pub(super) async fn st_8_5(cx: &Cx<dyn World>) -> Outcome {
             a.seal(c, at(10)).await?;
             a.compact(c, at(9)).await?;
             a.consolidate(c).await?;
-            let sum: i128 = diffs.iter().map(|diff| i128::from(*diff)).sum();
-            let sum = Diff::try_from(sum).unwrap_or_default();
+            let sum = through(diffs);
             let left = if sum == 0 {
                 Vec::new()
             } else {
