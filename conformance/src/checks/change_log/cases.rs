@@ -1,8 +1,10 @@
 //! One call of each method, with everything around it that tells afterwards whether it took effect.
 
+use std::time::SystemTime;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use larder_traits::{Change, Fault, WriterId};
+use larder_traits::{Change, Fault, LateLanding, WriterId};
 
 use super::{at, change, for_ever, spread};
 use crate::change_log::{Handle, differ};
@@ -38,7 +40,7 @@ impl Method {
     }
 }
 
-/// When claims of cases are made.
+/// When claims of cases are made, or the first of them.
 const NOW: u64 = 1_000;
 
 /// A call whose effect can be told from its absence.
@@ -53,6 +55,8 @@ pub(super) struct Case {
     old: Vec<Change>,
     /// What a record writes.
     new: Change,
+    /// When it claims.
+    now: SystemTime,
 }
 
 /// What was seen after the call.
@@ -66,12 +70,13 @@ pub(super) struct Seen {
 pub(super) type Answer = Option<Vec<Change>>;
 
 impl Case {
-    /// Makes everything ready. `number` is another one for each case of a place.
+    /// Makes everything ready. `number` is greater for each case of a place.
     pub(super) async fn prepare(
         handle: &Handle,
         method: Method,
         number: u64,
         is_there: bool,
+        late_landing: LateLanding,
     ) -> Result<Self, Stop> {
         let writer = |tag: &str| WriterId::from_bytes(spread(&format!("{method:?} {tag}"), number));
         let mut case = Self {
@@ -80,6 +85,7 @@ impl Case {
             other: writer("other"),
             old: Vec::new(),
             new: change(number, 3),
+            now: at(NOW + number),
         };
         if is_there {
             let several = matches!(method, Method::Changes | Method::Claim);
@@ -94,6 +100,10 @@ impl Case {
             handle.renew(case.owner, for_ever()).await?;
         }
         handle.renew(case.other, for_ever()).await?;
+        if method == Method::Claim && late_landing != LateLanding::Fenced {
+            // The claim of an earlier case may land at any time, and takes nothing whose lease has not ended at its own.
+            handle.renew(case.owner, case.now).await?;
+        }
         if method == Method::Renew && is_there {
             // A lease that has ended is there, instead of none.
             handle.renew(case.owner, at(NOW - 1)).await?;
@@ -132,7 +142,7 @@ impl Case {
             }
             .boxed(),
             Method::Claim => async {
-                let claimed = handle.try_claim(self.other, at(NOW), usize::MAX).await;
+                let claimed = handle.try_claim(self.other, self.now, usize::MAX).await;
                 claimed.map(Some)
             }
             .boxed(),

@@ -48,7 +48,8 @@ pub(super) async fn c_6_1(cx: &Cx<dyn World>) -> Outcome {
         for is_there in [true, false] {
             for polls in 0..POLLS_MAX {
                 number += 1;
-                let case = Case::prepare(&a, method, number, is_there).await?;
+                let case =
+                    Case::prepare(&a, method, number, is_there, cx.caps.late_landing).await?;
                 let line = format!("{method:?}, {is_there}: dropped after {polls} polls");
                 cx.log().push(line);
                 let answer = poll_then_drop(polls, case.call(&a)).await;

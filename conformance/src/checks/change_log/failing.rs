@@ -65,7 +65,8 @@ impl<'a> Bench<'a> {
         // What comes before the call in question is not to fail.
         self.faults.disarm();
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let case = Case::prepare(&self.a, method, number, is_there).await?;
+        let case =
+            Case::prepare(&self.a, method, number, is_there, self.cx.caps.late_landing).await?;
         self.cx.log().push(format!("{kind:?} at call {nth}"));
         self.faults.arm(nth, kind);
         let answer = case.call(&self.a).await;
