@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use larder_traits::Durability;
 use proptest::prelude::*;
 use proptest::test_runner::TestRng;
 
@@ -67,8 +68,10 @@ where
     const NTH_LOG_MAX: u32 = 6;
     /// So many at least, however long it takes.
     const MEETINGS_MIN: usize = 10;
-    /// More places in one world are more than most worlds are made for.
+    /// More places in one world are more than most worlds are made for; and one that is there for good takes room, in a file
+    /// store some 36 MiB each.
     const PLACES_MAX: usize = 1_200;
+    const LASTING_PLACES_MAX: usize = 400;
     let faults = match harm {
         Harm::Failure => Some(cx.faults()?),
         Harm::Drop => None,
@@ -76,8 +79,12 @@ where
     let until = Instant::now() + cx.patience() / 4;
     let mut rng = cx.rng();
     let mut met = 0;
+    let places_max = match cx.caps.durability {
+        Durability::None => PLACES_MAX,
+        Durability::Process | Durability::Power => LASTING_PLACES_MAX,
+    };
     // Half of them are short, and in some nobody reads.
-    for at in 0..(3 * cx.lin_epochs()).min(PLACES_MAX) {
+    for at in 0..(3 * cx.lin_epochs()).min(places_max) {
         let kinds = [FaultKind::ErrorBefore, FaultKind::ErrorAfter];
         let kind = kinds[rng.random_range(0..kinds.len())];
         let below = 1 << rng.random_range(1..=NTH_LOG_MAX);
